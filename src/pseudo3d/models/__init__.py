@@ -1,0 +1,149 @@
+"""The networks by name: ``MODELS`` is the whole list, ``create_model`` builds one with random weights."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.models.blocks import Style
+from pseudo3d.models.p3d import P3DResNet
+from pseudo3d.models.resnet import FrameResNet
+from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
+
+VideoModel = P3DResNet | FrameResNet
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The arguments that ``create_model`` needs to build the same network again; saved in config.json."""
+
+    name: str
+    num_classes: int
+    blocks: str
+    in_channels: int
+    style: Style
+    dropout: float
+
+
+def _preprocessing(style: Style, preprocessing: Preprocessing) -> Preprocessing:
+    """The same geometry in the grey levels that weights of this style were trained with."""
+    if style == "caffe":
+        return preprocessing
+    return Preprocessing(
+        num_frames=preprocessing.num_frames,
+        resize=preprocessing.resize,
+        crop=preprocessing.crop,
+        mean=IMAGENET_MEAN_RGB,
+        std=IMAGENET_STD_RGB,
+        channel_order="RGB",
+        value_range=(0.0, 1.0),
+    )
+
+
+def _p3d(depths: tuple[int, int, int, int], arch: Architecture) -> P3DResNet:
+    return P3DResNet(
+        depths,
+        arch.num_classes,
+        blocks=arch.blocks,
+        in_channels=arch.in_channels,
+        style=arch.style,
+        dropout=arch.dropout,
+        # the authors' feature extraction: short edge to 162, crop 160 (FACTS 2)
+        preprocessing=_preprocessing(arch.style, Preprocessing(num_frames=16, resize=162, crop=(160, 160))),
+    )
+
+
+def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> FrameResNet:
+    if arch.blocks != "ABC":
+        raise Pseudo3dError(f"{arch.name} has no P3D blocks to choose; leave out blocks={arch.blocks!r}")
+    return FrameResNet(
+        depths,
+        arch.num_classes,
+        in_channels=arch.in_channels,
+        style=arch.style,
+        dropout=arch.dropout,
+        # 224x224 of 240x320 frames (paper 3.3)
+        preprocessing=_preprocessing(arch.style, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224))),
+    )
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of ``MODELS``: how a network is built, and the head it has unless told otherwise.
+
+    Args:
+        build: from an ``Architecture`` to the network.
+        num_classes: 487 for Sports-1M, 1000 for ImageNet.
+        dropout: before the head: 0.1 on Sports-1M (paper 4), none in the 2-D ResNet.
+    """
+
+    build: Callable[[Architecture], VideoModel]
+    num_classes: int
+    dropout: float
+
+
+MODELS: dict[str, ModelEntry] = {
+    "p3d_resnet14": ModelEntry(partial(_p3d, (1, 1, 1, 1)), 487, 0.1),
+    "p3d_resnet50": ModelEntry(partial(_p3d, (3, 4, 6, 3)), 487, 0.1),
+    "p3d_resnet101": ModelEntry(partial(_p3d, (3, 4, 23, 3)), 487, 0.1),
+    "p3d_resnet152": ModelEntry(partial(_p3d, (3, 8, 36, 3)), 487, 0.1),
+    "resnet14": ModelEntry(partial(_frames, (1, 1, 1, 1)), 1000, 0.0),
+    "resnet50": ModelEntry(partial(_frames, (3, 4, 6, 3)), 1000, 0.0),
+    "resnet101": ModelEntry(partial(_frames, (3, 4, 23, 3)), 1000, 0.0),
+    "resnet152": ModelEntry(partial(_frames, (3, 8, 36, 3)), 1000, 0.0),
+}
+
+
+def list_models() -> list[str]:
+    """The names that ``create_model`` takes."""
+    return list(MODELS)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    blocks: str = "ABC",
+    in_channels: int = 3,
+    style: Style = "caffe",
+    dropout: float | None = None,
+) -> VideoModel:
+    """A network with random weights, in training mode.
+
+    Args:
+        name: one of ``list_models()``; p3d_resnet14 and resnet14 are for tests and the demo.
+        num_classes: outputs of the head; None for the published one (487, or 1000 for the frame networks).
+        blocks: any string over A, B and C, cycled over the whole network by one counter.
+        in_channels: 3, or 2 for flow.
+        style: "caffe" is the authors' network; "torchvision" the one that torchvision's and timm's ResNet weights
+            fit: pool1 padded by 1, the stage's stride on the 3x3 convolution.
+        dropout: rate before the head; None for the published one.
+
+    Raises:
+        Pseudo3dError: an unknown name (the nearest is named), block, style or a count below 1.
+
+    Example:
+        >>> model = create_model("p3d_resnet50", num_classes=101)
+        >>> sum(p.numel() for p in model.parameters())
+        25132581
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)[0]
+        raise Pseudo3dError(f"no model {name!r}; did you mean {near!r}? There are {', '.join(MODELS)}")
+    if not blocks or set(blocks) - set("ABC"):
+        raise Pseudo3dError(f"blocks must be a string over A, B and C such as 'ABC', got {blocks!r}")
+    if style not in ("caffe", "torchvision"):
+        raise Pseudo3dError(f"style must be 'caffe' or 'torchvision', got {style!r}")
+    entry = MODELS[name]
+    num_classes = entry.num_classes if num_classes is None else num_classes
+    dropout = entry.dropout if dropout is None else dropout
+    if num_classes < 1 or in_channels < 1 or not 0 <= dropout < 1:
+        raise Pseudo3dError(
+            f"num_classes and in_channels must be at least 1 and dropout in [0, 1), "
+            f"got {num_classes}, {in_channels} and {dropout}"
+        )
+    architecture = Architecture(name, num_classes, blocks, in_channels, style, dropout)
+    model = entry.build(architecture)
+    model.architecture = architecture
+    return model

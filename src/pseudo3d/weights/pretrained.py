@@ -1,0 +1,163 @@
+"""The project's own format: a folder of config.json, model.safetensors and README.md (the model card)."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from pseudo3d import files
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.models import Architecture, VideoModel, create_model
+from pseudo3d.preprocessing import Preprocessing
+
+CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
+FORMAT_VERSION = 1
+
+_CARD = """---
+library_name: pseudo3d
+pipeline_tag: video-classification
+---
+
+# {name}
+
+`{name}` with {classes}, written by pseudo3d {version}.
+
+    p3d predict VIDEO --weights THIS_FOLDER
+    p3d extract VIDEOS --weights THIS_FOLDER --out STORE
+
+| | |
+| --- | --- |
+| architecture | {architecture} |
+| clips | {num_frames} frames, resized to {resize}, centre crop {crop}, {channel_order} |
+{facts}
+"""
+
+
+def save_pretrained(model: VideoModel, folder: str | Path, *, facts: dict[str, str] | None = None) -> Path:
+    """Write a network so that ``from_pretrained`` gives it back with its preprocessing and class names.
+
+    Args:
+        model: the network; its parameters and running statistics are saved as they are.
+        folder: made if missing. Files of the same names are replaced, each in one step.
+        facts: more rows for the model card, e.g. {"data": "...", "video hit@1": "91.2 %"}.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: the folder cannot be written; files that were there are then still whole.
+    """
+    from pseudo3d import __version__
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model_config(model)
+    p = model.preprocessing
+    names = model.class_names
+    card = _CARD.format(
+        name=model.architecture.name,
+        classes=f"the classes {', '.join(names)}" if names else f"{model.architecture.num_classes} outputs",
+        version=__version__,
+        architecture=", ".join(f"{k} {v}" for k, v in config["architecture"].items()),
+        num_frames=p.num_frames,
+        resize=p.resize if isinstance(p.resize, int) else "x".join(map(str, p.resize)),
+        crop="x".join(map(str, p.crop)),
+        channel_order=p.channel_order,
+        facts="\n".join(f"| {k} | {v} |" for k, v in (facts or {}).items()),
+    )
+    state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    metadata = {"format": "pt", "pseudo3d": json.dumps(config)}  # a lone weights file still says what it is
+    with files.replacing(folder / WEIGHTS_NAME) as temporary:
+        save_file(state, temporary, metadata=metadata)
+    files.write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+    files.write_text(folder / CARD_NAME, card.rstrip() + "\n")
+    return folder
+
+
+def model_config(model: VideoModel) -> dict[str, Any]:
+    """What config.json holds: everything about a network but its numbers."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": asdict(model.architecture),
+        "preprocessing": model.preprocessing.to_dict(),
+        "class_names": list(model.class_names) if model.class_names else None,
+        "sampler": {"name": "uniform", "clips": 20, "length": model.preprocessing.num_frames},
+    }
+
+
+def from_pretrained(folder: str | Path) -> VideoModel:
+    """The network that ``save_pretrained`` wrote, in evaluation mode.
+
+    Args:
+        folder: with config.json and model.safetensors.
+
+    Raises:
+        Pseudo3dError: no such folder or file, a config of a newer version, arrays that do not fit it.
+
+    Example:
+        >>> import tempfile, pseudo3d
+        >>> model = pseudo3d.create_model("resnet14", num_classes=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = from_pretrained(pseudo3d.save_pretrained(model, folder))
+        >>> again.architecture == model.architecture, again.preprocessing == model.preprocessing
+        (True, True)
+    """
+    folder = Path(folder)
+    model = model_from_config(read_config(folder), str(folder))
+    state = read_safetensors(folder / WEIGHTS_NAME)
+    problems = model.load_state_dict(state, strict=False)
+    if problems.missing_keys or problems.unexpected_keys:
+        raise Pseudo3dError(
+            f"{folder}: model.safetensors and config.json do not belong together: missing "
+            f"{problems.missing_keys[:3]}, unknown {problems.unexpected_keys[:3]}; copy the whole folder again"
+        )
+    return model.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a pretrained folder, checked for its version."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        what = "no such folder" if not folder.exists() else f"has no {CONFIG_NAME}"
+        raise Pseudo3dError(f"{folder}: {what}; give a folder that save_pretrained or `p3d train` wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise Pseudo3dError(f"{path}: not valid JSON ({error}); copy the folder again") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise Pseudo3dError(
+            f"{path}: format_version {version}, this pseudo3d reads {FORMAT_VERSION}; upgrade pseudo3d if it is newer"
+        )
+    return config
+
+
+def model_from_config(config: dict[str, Any], source: str) -> VideoModel:
+    """A network with random weights as ``config`` describes it."""
+    try:
+        architecture = Architecture(**config["architecture"])
+        model = create_model(**asdict(architecture))
+        model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
+        names = config["class_names"]
+    except (KeyError, TypeError) as error:
+        raise Pseudo3dError(f"{source}: its config lacks or adds a field ({error}); was it edited by hand?") from error
+    if names is not None and len(names) != architecture.num_classes:
+        raise Pseudo3dError(
+            f"{source}: {len(names)} class names for {architecture.num_classes} classes; correct config.json"
+        )
+    model.class_names = tuple(names) if names else None
+    return model
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The arrays of a safetensors file, with a one-line error for a missing or broken one."""
+    from safetensors import SafetensorError
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise Pseudo3dError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise Pseudo3dError(f"{path}: not a whole safetensors file ({error}); copy it again") from error
