@@ -1,0 +1,156 @@
+"""Which frames make the clips of a video: index arithmetic alone, no files and no pixels.
+
+A video of n frames gives ``clips`` rows of ``length`` consecutive frame numbers. With n = 12, 3 clips, length 4::
+
+    frame          0  1  2  3  4  5  6  7  8  9 10 11
+    uniform        [--0-----]  [--1-----]  [--2-----]     first clip at 0, last clip ends on the last frame
+    authors        [--0-----]                             starts 0, 2, 4: equal strides, the tail is left out
+                         [--1-----]
+                               [--2-----]
+    random            [--1-----]     [--0,2-----]         any start from 0 to n - length, repeats allowed
+    sliding, 2     [--0-----]                             every 2nd frame starts a clip,
+                         [--1-----]                       the last one always ends on the last frame
+                               [--2-----] ...
+
+A video shorter than a clip is looped: with n = 3 and length 8 every clip is ``0 1 2 0 1 2 0 1`` (frame number mod n).
+No sampler drops a video, pads with black, or skips frames inside a clip.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int64
+
+from pseudo3d.errors import Pseudo3dError
+
+
+def sample_clips(num_frames: int, clips: int = 20, length: int = 16) -> Int64[np.ndarray, "clips length"]:
+    """Clips spread evenly from the first frame to the last (FACTS section 2, "our uniform sampler").
+
+    Clip i starts at floor(i * (num_frames - length) / (clips - 1)); a single clip starts at 0. A video shorter than
+    ``length`` is looped: every clip starts at 0 and frame numbers are taken modulo ``num_frames``. Clips overlap when
+    the video has fewer than clips * length frames.
+
+    Args:
+        num_frames: frames in the video, at least 1.
+        clips: rows of the result, at least 1.
+        length: frames in one clip, at least 1.
+
+    Returns:
+        (clips, length) frame numbers, 0 to num_frames - 1.
+
+    Raises:
+        Pseudo3dError: an argument is below 1.
+
+    Example:
+        >>> sample_clips(12, clips=3, length=4)
+        array([[ 0,  1,  2,  3],
+               [ 4,  5,  6,  7],
+               [ 8,  9, 10, 11]])
+        >>> sample_clips(3, clips=1, length=8)
+        array([[0, 1, 2, 0, 1, 2, 0, 1]])
+    """
+    _check_positive(num_frames=num_frames, clips=clips, length=length)
+    room = max(0, num_frames - length)
+    starts = [i * room // (clips - 1) for i in range(clips)] if clips > 1 else [0]
+    return _consecutive(starts, length, num_frames)
+
+
+def sample_clips_authors(num_frames: int, clips: int = 20, length: int = 16) -> Int64[np.ndarray, "clips length"]:
+    """Clips at the equal strides of the P3D authors' feature extraction (FACTS section 2).
+
+    Clip i starts at floor(i * stride), stride = max(0, (num_frames - 18) / 20). Their 18 and 20 are, for other clip
+    lengths and counts, taken as length + 2 and ``clips`` (our generalisation; the rounding is ours too). The last
+    clip ends before the last frame: ``sample_clips`` covers the whole video. Shorter videos are looped.
+
+    Args:
+        num_frames: frames in the video, at least 1.
+        clips: rows of the result, at least 1.
+        length: frames in one clip, at least 1.
+
+    Returns:
+        (clips, length) frame numbers, 0 to num_frames - 1.
+
+    Raises:
+        Pseudo3dError: an argument is below 1.
+
+    Example:
+        >>> sample_clips_authors(118)[:4, 0]  # stride 5
+        array([ 0,  5, 10, 15])
+    """
+    _check_positive(num_frames=num_frames, clips=clips, length=length)
+    room = max(0, num_frames - (length + 2))
+    return _consecutive([i * room // clips for i in range(clips)], length, num_frames)
+
+
+def sample_clips_random(
+    num_frames: int, clips: int, length: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "clips length"]:
+    """Clips that start anywhere with equal chance (training draws, and the Sports-1M test of the paper's section 4).
+
+    Args:
+        num_frames: frames in the video, at least 1. A video shorter than ``length`` is looped.
+        clips: rows of the result, at least 1, drawn independently and in no order.
+        length: frames in one clip, at least 1.
+        rng: the source of chance; the same state gives the same clips.
+
+    Returns:
+        (clips, length) frame numbers, 0 to num_frames - 1.
+
+    Raises:
+        Pseudo3dError: an argument is below 1.
+
+    Example:
+        >>> sample_clips_random(100, 2, 16, np.random.default_rng(0)).shape
+        (2, 16)
+    """
+    _check_positive(num_frames=num_frames, clips=clips, length=length)
+    starts = rng.integers(0, max(0, num_frames - length), size=clips, endpoint=True)
+    return _consecutive(starts.tolist(), length, num_frames)
+
+
+def sample_clips_sliding(num_frames: int, length: int = 16, stride: int = 8) -> Int64[np.ndarray, "clips length"]:
+    """Clips at every ``stride`` frames over the whole video: C3D's clips of 16 with 8 overlap (FACTS section 4).
+
+    When the strides do not end on the last frame, one more clip that does is added (it overlaps its neighbour by
+    more), so that no tail is dropped. A video of up to ``length`` frames gives one clip, looped if need be.
+
+    Args:
+        num_frames: frames in the video, at least 1.
+        length: frames in one clip, at least 1.
+        stride: frames from one start to the next, at least 1.
+
+    Returns:
+        (clips, length) frame numbers, 0 to num_frames - 1; the number of clips follows from the video.
+
+    Raises:
+        Pseudo3dError: an argument is below 1.
+
+    Example:
+        >>> sample_clips_sliding(35)[:, 0]  # the clip at 16 ends on frame 31, so one more is added
+        array([ 0,  8, 16, 19])
+    """
+    _check_positive(num_frames=num_frames, length=length, stride=stride)
+    room = max(0, num_frames - length)
+    starts = list(range(0, room + 1, stride))
+    if starts[-1] != room:
+        starts.append(room)
+    return _consecutive(starts, length, num_frames)
+
+
+# The samplers that need no chance and let the caller choose the number of clips, by the name that a config stores.
+SAMPLERS: dict[str, Callable[[int, int, int], np.ndarray]] = {
+    "uniform": sample_clips,
+    "authors": sample_clips_authors,
+}
+
+
+def _consecutive(starts: list[int], length: int, num_frames: int) -> np.ndarray:
+    """Rows of consecutive frame numbers; the modulus only acts on videos shorter than a clip."""
+    return (np.asarray(starts, dtype=np.int64)[:, None] + np.arange(length, dtype=np.int64)) % num_frames
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise Pseudo3dError(f"{name} must be at least 1, got {value}")

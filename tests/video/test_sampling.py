@@ -1,0 +1,121 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.video.sampling import (
+    SAMPLERS,
+    sample_clips,
+    sample_clips_authors,
+    sample_clips_random,
+    sample_clips_sliding,
+)
+
+FRAMES, CLIPS, LENGTH = st.integers(1, 5000), st.integers(1, 40), st.integers(1, 64)
+
+
+def check_common(indices, num_frames, length):
+    assert indices.dtype == np.int64
+    assert indices.ndim == 2
+    assert indices.shape[1] == length
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+    if num_frames >= length:
+        assert (np.diff(indices, axis=1) == 1).all()
+    else:  # looped: every clip starts at 0 and shows every frame
+        assert (indices == np.arange(length) % num_frames).all()
+
+
+@given(FRAMES, CLIPS, LENGTH)
+def test_uniform_is_the_formula_in_exact_fractions(num_frames, clips, length):
+    indices = sample_clips(num_frames, clips, length)
+    check_common(indices, num_frames, length)
+    assert indices.shape == (clips, length)
+    room = max(0, num_frames - length)
+    starts = [math.floor(Fraction(i, clips - 1) * room) if clips > 1 else 0 for i in range(clips)]
+    assert indices[:, 0].tolist() == starts
+    assert indices[0, 0] == 0
+    assert (np.diff(indices[:, 0]) >= 0).all()
+    if clips > 1 and num_frames >= length:
+        assert indices[-1, -1] == num_frames - 1
+
+
+@given(FRAMES, CLIPS, LENGTH)
+def test_authors_is_the_formula_in_exact_fractions(num_frames, clips, length):
+    indices = sample_clips_authors(num_frames, clips, length)
+    check_common(indices, num_frames, length)
+    stride = max(Fraction(0), Fraction(num_frames - (length + 2), clips))
+    assert indices[:, 0].tolist() == [math.floor(i * stride) for i in range(clips)]
+
+
+def test_authors_with_their_own_numbers():
+    # 18 and 20 as in their answer: 218 frames, stride 10
+    assert sample_clips_authors(218)[:, 0].tolist() == list(range(0, 200, 10))
+    assert sample_clips_authors(17)[:, 0].tolist() == [0] * 20
+
+
+@given(FRAMES, CLIPS, LENGTH, st.integers(0, 2**32))
+def test_random_stays_inside_and_follows_its_seed(num_frames, clips, length, seed):
+    indices = sample_clips_random(num_frames, clips, length, np.random.default_rng(seed))
+    check_common(indices, num_frames, length)
+    assert indices.shape == (clips, length)
+    again = sample_clips_random(num_frames, clips, length, np.random.default_rng(seed))
+    assert (indices == again).all()
+
+
+def test_random_reaches_every_start_equally():
+    starts = sample_clips_random(20, 20_000, 16, np.random.default_rng(0))[:, 0]
+    counts = np.bincount(starts, minlength=5)
+    assert len(counts) == 5  # 0..n - length, both ends
+    assert (abs(counts - 4000) < 300).all()  # five standard deviations
+
+
+@given(FRAMES, LENGTH, st.integers(1, 80))
+def test_sliding_covers_the_tail(num_frames, length, stride):
+    indices = sample_clips_sliding(num_frames, length, stride)
+    check_common(indices, num_frames, length)
+    starts = indices[:, 0]
+    if num_frames <= length:
+        assert starts.tolist() == [0]
+        return
+    assert starts[0] == 0
+    assert indices[-1, -1] == num_frames - 1
+    assert (np.diff(starts)[:-1] == stride).all()
+    assert 1 <= starts[-1] - starts[-2] <= stride
+    if stride <= length:
+        assert np.unique(indices).tolist() == list(range(num_frames))
+
+
+def test_sliding_adds_no_clip_when_the_strides_fit():
+    assert sample_clips_sliding(32)[:, 0].tolist() == [0, 8, 16]
+    assert sample_clips_sliding(33)[:, 0].tolist() == [0, 8, 16, 17]
+
+
+def test_short_videos_are_looped_in_order():
+    assert sample_clips(3, 2, 8).tolist() == [[0, 1, 2, 0, 1, 2, 0, 1]] * 2
+    assert sample_clips(1, 1, 16).tolist() == [[0] * 16]
+    assert sample_clips_sliding(5, 8).tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
+
+
+def test_registry_names_deterministic_samplers_of_one_signature():
+    assert set(SAMPLERS) == {"uniform", "authors"}
+    for sampler in SAMPLERS.values():
+        assert sampler(100, 3, 16).shape == (3, 16)
+
+
+@pytest.mark.parametrize("name", ["num_frames", "clips", "length"])
+@pytest.mark.parametrize("sampler", [sample_clips, sample_clips_authors])
+def test_errors_name_the_value(sampler, name):
+    with pytest.raises(Pseudo3dError, match=f"{name} must be at least 1, got 0"):
+        sampler(**{"num_frames": 10, "clips": 2, "length": 4, name: 0})
+
+
+def test_errors_of_the_other_samplers():
+    with pytest.raises(Pseudo3dError, match="stride must be at least 1, got -3"):
+        sample_clips_sliding(10, stride=-3)
+    with pytest.raises(Pseudo3dError, match="num_frames must be at least 1, got 0"):
+        sample_clips_random(0, 1, 16, np.random.default_rng(0))
