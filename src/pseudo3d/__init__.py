@@ -11,14 +11,18 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Clip": "pseudo3d.clip",
+    "FeatureStore": "pseudo3d.features.store",
     "Preprocessing": "pseudo3d.preprocessing",
     "Pseudo3dError": "pseudo3d.errors",
     "VideoError": "pseudo3d.errors",
+    "VideoEncoder": "pseudo3d.features.encoder",
     "create_model": "pseudo3d.models",
     "from_pretrained": "pseudo3d.weights",
     "list_models": "pseudo3d.models",
     "load_model": "pseudo3d.weights",
     "load_weights": "pseudo3d.weights",
+    "read_video": "pseudo3d.video.decode",
+    "sample_clips": "pseudo3d.video.sampling",
     "save_pretrained": "pseudo3d.weights",
 }
 
@@ -28,9 +32,13 @@ if TYPE_CHECKING:
     from pseudo3d.clip import Clip as Clip
     from pseudo3d.errors import Pseudo3dError as Pseudo3dError
     from pseudo3d.errors import VideoError as VideoError
+    from pseudo3d.features.encoder import VideoEncoder as VideoEncoder
+    from pseudo3d.features.store import FeatureStore as FeatureStore
     from pseudo3d.models import create_model as create_model
     from pseudo3d.models import list_models as list_models
     from pseudo3d.preprocessing import Preprocessing as Preprocessing
+    from pseudo3d.video.decode import read_video as read_video
+    from pseudo3d.video.sampling import sample_clips as sample_clips
     from pseudo3d.weights import from_pretrained as from_pretrained
     from pseudo3d.weights import load_model as load_model
     from pseudo3d.weights import load_weights as load_weights

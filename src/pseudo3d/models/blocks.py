@@ -12,7 +12,6 @@ processors and has had wrong bf16 results on GPUs.
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,7 +48,9 @@ def spatial_view(clips: Float[Tensor, "N C T HW"], height: int, width: int) -> F
 def temporal_max_pool(frames: Float[Tensor, "NT C H W"]) -> Float[Tensor, "half C H W"]:
     """Max over pairs of neighbouring steps (kernel 2, stride 2). The number of steps must be even."""
     # Rows are ordered by clip, then step, and the step count is even: row pairs are pairs of steps of one clip.
-    return torch.maximum(frames[0::2], frames[1::2])
+    # (torch.maximum is a little faster forwards and several times slower backwards, where it divides ties.)
+    height, width = frames.shape[2:]
+    return spatial_view(F.max_pool2d(temporal_view(frames, 2), (2, 1)), height, width)
 
 
 class Stem(nn.Module):

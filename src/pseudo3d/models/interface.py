@@ -5,26 +5,28 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pseudo3d.errors import Pseudo3dError
+
 
 def check_layers(layers: Sequence[str], available: tuple[str, ...]) -> None:
-    """Raise a ValueError that names each layer of ``layers`` the network does not have.
+    """Raise a Pseudo3dError (a ValueError) that names each layer of ``layers`` the network does not have.
 
     Example:
         >>> check_layers(["pool6"], ("res5", "pool5"))
         Traceback (most recent call last):
-        ValueError: no layer 'pool6'; this network has res5, pool5
+        pseudo3d.errors.Pseudo3dError: no layer 'pool6'; this network has res5, pool5
     """
     if isinstance(layers, str):
-        raise ValueError(f"layers must be a sequence of names, got the string {layers!r}; write ({layers!r},)")
+        raise Pseudo3dError(f"layers must be a sequence of names, got the string {layers!r}; write ({layers!r},)")
     if not layers:
-        raise ValueError(f"layers is empty; ask for at least one of {', '.join(available)}")
+        raise Pseudo3dError(f"layers is empty; ask for at least one of {', '.join(available)}")
     for layer in layers:
         if layer not in available:
-            raise ValueError(f"no layer {layer!r}; this network has {', '.join(available)}")
+            raise Pseudo3dError(f"no layer {layer!r}; this network has {', '.join(available)}")
 
 
 def check_clips(clips: Tensor, in_channels: int, steps: int) -> None:
-    """Raise a ValueError that names the shape unless ``clips`` is a batch that the network takes.
+    """Raise a Pseudo3dError (a ValueError) that names the shape unless ``clips`` is a batch that the network takes.
 
     Args:
         clips: what the network got.
@@ -42,7 +44,7 @@ def check_clips(clips: Tensor, in_channels: int, steps: int) -> None:
     )
     if not fits or not clips.is_floating_point():
         multiple = "T at least 1" if steps == 1 else f"T a multiple of {steps}"
-        raise ValueError(
+        raise Pseudo3dError(
             f"clips of shape {shape} ({clips.dtype}) do not fit: this network takes floating-point "
             f"(N, {in_channels}, T, H, W) with N at least 1, {multiple}, and H and W at least 32"
         )

@@ -45,7 +45,7 @@ def get_sampler(name: str) -> Callable[[int, int, int], np.ndarray]:
 
 
 def load_clips(
-    path: PathLike, preprocessing: Preprocessing, *, clips: int = 20, sampler: str = "uniform", threads: int = 0
+    path: PathLike, preprocessing: Preprocessing, *, clips: int = 20, sampler: str = "uniform", threads: int = 1
 ) -> LoadedClips:
     """Sample, decode, resize and crop the clips of one video by the paper's test protocol (section 4).
 
@@ -54,7 +54,7 @@ def load_clips(
         preprocessing: of the network: frames in a clip, size, crop.
         clips: how many; 20 in the paper.
         sampler: "uniform" or "authors".
-        threads: of the decoder, 0 for FFmpeg's choice.
+        threads: of the decoder, 0 for FFmpeg's choice. More than one pays off for large frames only.
 
     Raises:
         VideoError: the file cannot be used as a video.

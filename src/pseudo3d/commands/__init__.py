@@ -1,0 +1,1 @@
+"""One module for each command of ``p3d``; each is imported when it is called."""

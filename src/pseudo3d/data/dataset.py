@@ -1,0 +1,108 @@
+"""Random training clips out of labelled videos."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from pseudo3d.data.annotations import SampleList
+from pseudo3d.errors import VideoError
+from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.video.decode import read_clips
+from pseudo3d.video.sampling import sample_clips_random
+from pseudo3d.video.transforms import center_crop, horizontal_flip, random_crop
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training clip differs from a test clip; the same for every frame of a clip.
+
+    Args:
+        resize: (height, width) of the frames before cropping; None for the network's own test size.
+        random_crop: a random window instead of the centre.
+        flip: mirror half of the clips left to right. It changes the label of direction classes (left and right,
+            rotations), so it is a choice for each data set.
+    """
+
+    resize: tuple[int, int] | None = None
+    random_crop: bool = True
+    flip: bool = False
+
+
+class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
+    """One random clip of every video, another one in every epoch.
+
+    Item i is ``(frames, label)``: uint8 (T, h, w, 3), resized and cropped, and the index of its class. What is drawn
+    depends on the seed, the epoch and i alone, never on the number of workers. A video that cannot be used is
+    returned as its VideoError, since an exception of a worker process loses its one-line text.
+
+    Args:
+        samples: labelled videos.
+        preprocessing: of the network.
+        augmentation: how clips are varied.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self, samples: SampleList, preprocessing: Preprocessing, augmentation: Augmentation, *, seed: int
+    ) -> None:
+        self.samples = samples
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.seed = seed
+        self.labels = label_indices(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int] | VideoError:
+        """The clip drawn for ``(epoch, i)`` (``EpochSampler`` makes these keys)."""
+        epoch, i = key
+        rng = np.random.default_rng((self.seed, epoch, i))
+        start = rng.integers(2**62)  # one draw, whatever the number of frames turns out to be
+        p, a = self.preprocessing, self.augmentation
+        try:
+            video = read_clips(
+                self.samples.root / self.samples.samples[i].path,
+                lambda num_frames: sample_clips_random(num_frames, 1, p.num_frames, np.random.default_rng(start)),
+                size=a.resize or p.resize,
+                interpolation=p.interpolation,
+                threads=1,
+            )
+        except VideoError as error:
+            return error
+        frames = video.clips[0].frames
+        frames = random_crop(frames, p.crop, rng) if a.random_crop else center_crop(frames, p.crop)
+        if a.flip and rng.random() < 0.5:
+            frames = horizontal_flip(frames)
+        return np.ascontiguousarray(frames), int(self.labels[i])
+
+
+class EpochSampler:
+    """The order of one epoch: all (epoch, i) keys of ``TrainingClips``, shuffled by seed and epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter([(self.epoch, int(i)) for i in order])
+
+
+def label_indices(samples: SampleList) -> np.ndarray:
+    """The class index of each sample, int64 (samples,).
+
+    Raises:
+        ValueError: a sample without a label.
+    """
+    index = {name: i for i, name in enumerate(samples.class_names)}
+    missing = [sample.path for sample in samples.samples if sample.label not in index]
+    if missing:
+        raise ValueError(f"{missing[0]} has no label among {samples.class_names}")
+    return np.array([index[str(sample.label)] for sample in samples.samples], np.int64)

@@ -1,0 +1,1 @@
+"""Videos to representations, and the store that keeps them."""

@@ -1,0 +1,224 @@
+"""VideoEncoder: videos to representations, from Python and inside scikit-learn pipelines."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from pseudo3d.errors import Pseudo3dError, VideoError
+from pseudo3d.inference import ClipRunner, DType
+from pseudo3d.models import VideoModel, create_model
+from pseudo3d.models.interface import check_layers
+from pseudo3d.video.clips import LoadedClips, get_sampler, load_clips
+from pseudo3d.weights import from_pretrained, load_model
+from pseudo3d.weights.pretrained import WEIGHTS_NAME
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVideo:
+    """What became of one video: its features, or why it has none.
+
+    Args:
+        path: as it was given.
+        layers: float32 activations averaged over the clips, flattened, by layer; empty when it failed.
+        error: one line, None when all went well.
+        starts: first frame of each clip.
+        num_frames: of the whole video.
+        fps: average rate, or None.
+        undecodable_packets: 0 for a sound file.
+    """
+
+    path: Path
+    layers: dict[str, Float32[np.ndarray, "dim"]] = field(default_factory=dict)
+    error: str | None = None
+    starts: tuple[int, ...] = ()
+    num_frames: int = 0
+    fps: float | None = None
+    undecodable_packets: int = 0
+
+
+class VideoEncoder(TransformerMixin, BaseEstimator):
+    """Videos to representations: the average over uniform clips of a layer's activations (paper section 4).
+
+    The network is loaded on first use. As a scikit-learn transformer it turns an array of paths into an array of
+    features; ``fit`` learns nothing.
+
+    Args:
+        model: name of the network; unused when ``weights`` is a pretrained folder, which says it itself.
+        weights: a pretrained folder, a weights file, or "random". Features of an untrained network are noise, so
+            "random" must be asked for by name, warns, and is recorded.
+        clips: uniform clips of each video.
+        layer: which activations; pool5 has 2048 numbers.
+        sampler: "uniform" or "authors".
+        device: auto, cpu, cuda, mps.
+        dtype: auto, float32, bfloat16.
+        batch_size: clips in a batch; None for a size that suits the device.
+
+    Raises:
+        Pseudo3dError: on first use, for weights or options that cannot be used.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     encoder = VideoEncoder("resnet14", weights="random", clips=2).load()
+        >>> encoder.describe()["weights"]
+        'random'
+    """
+
+    def __init__(
+        self,
+        model: str = "p3d_resnet50",
+        *,
+        weights: str | Path,
+        clips: int = 20,
+        layer: str = "pool5",
+        sampler: str = "uniform",
+        device: str = "auto",
+        dtype: DType = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        self.model = model
+        self.weights = weights
+        self.clips = clips
+        self.layer = layer
+        self.sampler = sampler
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
+
+    def load(self) -> "VideoEncoder":
+        """Load the network now, so that a mistake in the options shows before any video is read."""
+        if not hasattr(self, "runner_"):
+            if self.clips < 1:
+                raise Pseudo3dError(f"clips must be at least 1, got {self.clips}")
+            get_sampler(self.sampler)
+            network = load_network(self.model, self.weights)
+            check_layers((self.layer,), network.layers)
+            self.runner_ = ClipRunner(network, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+        return self
+
+    @property
+    def network(self) -> VideoModel:
+        """The network as it runs, batch norms folded."""
+        return self.load().runner_.model
+
+    def encode(self, path: str | Path) -> Float32[np.ndarray, "dim"]:
+        """The representation of one video, float32 (2048,) for pool5.
+
+        Raises:
+            VideoError: the file cannot be used as a video.
+        """
+        (result,) = self.encode_many([path])
+        if result.error is not None:
+            raise VideoError(result.error)
+        return result.layers[self.layer]
+
+    def encode_many(
+        self, paths: Iterable[str | Path], *, layers: Sequence[str] | None = None
+    ) -> Iterator[EncodedVideo]:
+        """Results one by one, in the order of ``paths`` but for failures, which come as soon as they are met.
+
+        Batches are filled across videos, so a result comes a few videos after its video was read.
+
+        Args:
+            paths: video files.
+            layers: which activations; None for ``layer`` alone.
+        """
+        wanted = tuple(layers or (self.layer,))
+        runner = self.load().runner_
+        check_layers(wanted, runner.model.layers)
+        failed: list[EncodedVideo] = []
+        for (path, loaded), features in runner.run(self._loaded(paths, failed), wanted):
+            yield from failed
+            failed.clear()
+            yield EncodedVideo(
+                path,
+                {
+                    name: values.mean(axis=0, dtype=np.float64).astype(np.float32).ravel()
+                    for name, values in features.items()
+                },
+                starts=tuple(int(start) for start in loaded.starts),
+                num_frames=loaded.num_frames,
+                fps=loaded.fps,
+                undecodable_packets=loaded.undecodable_packets,
+            )
+        yield from failed
+
+    def _loaded(
+        self, paths: Iterable[str | Path], failed: list[EncodedVideo]
+    ) -> Iterator[tuple[tuple[Path, LoadedClips], np.ndarray]]:
+        for each in paths:
+            path = Path(each)
+            try:
+                loaded = load_clips(path, self.runner_.preprocessing, clips=self.clips, sampler=self.sampler)
+            except VideoError as error:
+                failed.append(EncodedVideo(path, error=str(error)))
+                continue
+            yield (path, loaded), loaded.frames
+
+    def fit(self, X: Any, y: Any = None) -> "VideoEncoder":
+        """Load the network; nothing is learned from ``X``."""
+        return self.load()
+
+    def transform(self, X: Sequence[str | Path]) -> Float32[np.ndarray, "videos dim"]:
+        """Features of an array or list of paths, one row each.
+
+        Raises:
+            VideoError: a file cannot be used: a row cannot be left out without moving the labels.
+        """
+        paths = [Path(str(path)) for path in np.asarray(X, dtype=object).ravel()]
+        rows = []
+        for result in self.encode_many(paths):
+            if result.error is not None:
+                raise VideoError(result.error)
+            rows.append(result.layers[self.layer])
+        return np.stack(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the features, as JSON types: the network, its weights, clips, engine and versions."""
+        from pseudo3d import __version__
+
+        runner = self.load().runner_
+        return {
+            "pseudo3d": __version__,
+            "architecture": asdict(runner.model.architecture),
+            "weights": "random" if self.weights == "random" else hash_weights(Path(self.weights)),
+            "preprocessing": runner.preprocessing.to_dict(),
+            "class_names": list(runner.model.class_names or []),
+            "sampler": self.sampler,
+            "clips": self.clips,
+            **runner.describe(),
+        }
+
+
+def load_network(name: str, weights: str | Path) -> VideoModel:
+    """The network that ``--model`` and ``--weights`` stand for, in evaluation mode.
+
+    Args:
+        name: of the network; unused when ``weights`` is a pretrained folder.
+        weights: a pretrained folder, a weights file, or "random", which warns.
+
+    Raises:
+        Pseudo3dError: weights that cannot be used.
+    """
+    if weights == "random":
+        warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same noise when a store goes on
+            return create_model(name).eval()
+    return from_pretrained(weights) if Path(weights).is_dir() else load_model(name, weights)
+
+
+def hash_weights(weights: Path) -> str:
+    """The SHA-256 of the weights file, as "sha256:...": it tells stores of different weights apart."""
+    path = weights / WEIGHTS_NAME if weights.is_dir() else weights
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

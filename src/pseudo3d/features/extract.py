@@ -1,0 +1,78 @@
+"""From a list of videos to a feature store."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudo3d.data.annotations import SampleList
+from pseudo3d.features.encoder import VideoEncoder
+from pseudo3d.features.store import StoreWriter, VideoFeatures
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What an extraction did.
+
+    Args:
+        encoded: videos whose features were computed now.
+        already_done: videos that were in the store before.
+        failures: reason for each video without features.
+    """
+
+    encoded: int
+    already_done: int
+    failures: dict[str, str]
+
+
+def extract(
+    encoder: VideoEncoder,
+    samples: SampleList,
+    out: str | Path,
+    *,
+    layers: Sequence[str] = ("pool5",),
+    on_video: Callable[[str | None], None] | None = None,
+) -> ExtractReport:
+    """Encode every video into the store ``out``; the same call again goes on where an earlier one stopped.
+
+    Args:
+        encoder: the network and how clips are taken.
+        samples: the videos, with labels, splits and groups where they are known.
+        out: the store's folder.
+        layers: which activations, each averaged over the clips.
+        on_video: called after each video with its failure or None (a progress bar).
+
+    Raises:
+        Pseudo3dError: ``out`` holds a store made in another way, or other files.
+        OSError: ``out`` cannot be written or the disk is full; what was written before stays whole.
+    """
+    by_path = {samples.root / sample.path: sample for sample in samples.samples}
+    info = {**encoder.describe(), "layers": list(layers)}
+    encoded = 0
+    with StoreWriter(out, info) as writer:
+        todo = [path for path, sample in by_path.items() if sample.path not in writer.done]
+        for result in encoder.encode_many(todo, layers=layers):
+            sample = by_path[result.path]
+            if result.error is not None:
+                writer.add_failure(sample.path, result.error)
+            else:
+                encoded += 1
+                writer.add(
+                    VideoFeatures(
+                        sample.path,
+                        result.layers,
+                        result.starts,
+                        result.num_frames,
+                        result.fps,
+                        result.undecodable_packets,
+                        sample.label,
+                        sample.split,
+                        sample.group,
+                    )
+                )
+            if on_video is not None:
+                on_video(result.error)
+        # only those of this call: the store may know of videos that are not asked for now
+        failures = {
+            path: reason for path, reason in writer.failures.items() if path in {s.path for s in samples.samples}
+        }
+    return ExtractReport(encoded, len(by_path) - len(todo), failures)

@@ -1,0 +1,297 @@
+"""The training loop: one random clip of every video an epoch, validation, checkpoints, a test at the end."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pseudo3d import files
+from pseudo3d.data.annotations import SampleList
+from pseudo3d.data.dataset import EpochSampler, TrainingClips
+from pseudo3d.data.splits import train_test_split
+from pseudo3d.errors import Pseudo3dError, VideoError
+from pseudo3d.evaluation.protocols import score_videos
+from pseudo3d.inference import ClipRunner, choose_device, choose_dtype, to_input
+from pseudo3d.models import VideoModel, create_model
+from pseudo3d.training.checkpoint import save_checkpoint
+from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
+from pseudo3d.training.progress import TrainingProgress
+from pseudo3d.weights import load_model
+
+logger = logging.getLogger("pseudo3d")
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Args:
+        run: its folder.
+        checkpoint: the pretrained folder that was tested.
+        test: clip hit@1, video hit@1 and, from six classes on, video hit@5 on the test videos, 0..1.
+        seconds: of training and validation.
+    """
+
+    run: Path
+    checkpoint: Path
+    test: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The videos by what they are for; no two share a video or a group."""
+
+    train: SampleList
+    val: SampleList | None
+    test: SampleList
+
+
+def split_samples(samples: SampleList, config: TrainConfig) -> Sides:
+    """Train, validation and test videos: the data's own splits where they have them, else drawn by group.
+
+    Without a "val" split, ``config.val_fraction`` of the training videos chooses the best epoch; where a class has
+    too few videos for that, there is no validation and the last epoch is the result.
+
+    Raises:
+        Pseudo3dError: the videos cannot be divided (``train_test_split`` says why).
+    """
+    if len(samples.split("val")) and len(samples.split("test")):
+        train, test = train_test_split(
+            replace(samples, samples=samples.split("train").samples + samples.split("test").samples)
+        )
+        return Sides(train, samples.split("val"), test)
+    train, test = train_test_split(samples, test_fraction=config.test_fraction, seed=config.seed)
+    if config.val_fraction <= 0:
+        return Sides(train, None, test)
+    free = replace(train, samples=tuple(replace(sample, split=None) for sample in train.samples))
+    try:
+        train, val = train_test_split(free, test_fraction=config.val_fraction, seed=config.seed)
+    except Pseudo3dError as error:
+        logger.warning("no validation, the last epoch will be the result: %s", error)
+        return Sides(train, None, test)
+    return Sides(train, val, test)
+
+
+def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
+    """The network that the config describes, with its head for these classes."""
+    if config.weights == "random":
+        model = create_model(
+            config.model,
+            num_classes=len(class_names),
+            blocks=config.blocks,
+            style=config.style or "caffe",
+            dropout=config.dropout,
+        )
+    else:
+        model = load_model(
+            config.model,
+            config.weights,
+            num_classes=len(class_names),
+            blocks=config.blocks,
+            style=config.style,
+            dropout=config.dropout,
+            head=config.head,
+            temporal_init=config.temporal_init,
+        )
+    if config.size is not None:
+        model.preprocessing = model.preprocessing.with_size(config.size)
+    model.class_names = tuple(class_names)
+    return model
+
+
+def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: bool = False) -> TrainResult:
+    """Train a network on labelled videos and test it.
+
+    Writes ``out``/config.json, metrics.jsonl (one line an epoch, one for the test), split.json (which video was on
+    which side) and checkpoints/best and checkpoints/last, each a pretrained folder.
+
+    Args:
+        samples: labelled videos (``data.annotations.read_samples``).
+        config: the recipe (``training.config``).
+        out: the run's folder; must not hold a run already.
+        quiet: no progress bar.
+
+    Raises:
+        Pseudo3dError: unusable data or config, a video that cannot be decoded, a loss that is no longer finite.
+        OSError: the folder cannot be written or the disk is full; the last checkpoint is whole.
+    """
+    out = Path(out)
+    sides = split_samples(samples, config)
+    torch.manual_seed(config.seed)
+    model = build_model(config, samples.class_names)
+    if (out / "checkpoints").exists():
+        raise Pseudo3dError(f"{out}: holds a training run already; choose another folder for --out or remove it")
+    (out / "checkpoints").mkdir(parents=True)
+    files.write_text(out / "config.json", config.to_json())
+    files.write_text(out / "split.json", _split_json(sides))
+    trainer = Trainer(model, sides, config, out)
+    with TrainingProgress(config.epochs, trainer.steps_per_epoch, quiet=quiet) as progress:
+        return trainer.run(progress)
+
+
+class Trainer:
+    """One run: the network, its optimizer and its data.
+
+    Args:
+        model: trained in place.
+        sides: the videos.
+        config: the recipe.
+        out: the run's folder, which exists.
+    """
+
+    def __init__(self, model: VideoModel, sides: Sides, config: TrainConfig, out: Path) -> None:
+        self.config, self.sides, self.out = config, sides, out
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.dtype, self.device)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._set_training_mode()  # before the optimizer: frozen parameters are not its business
+        self.optimizer = make_optimizer(model, config.optim)
+        dataset = TrainingClips(sides.train, model.preprocessing, config.augment, seed=config.seed)
+        self.sampler = EpochSampler(len(dataset), config.seed)
+        workers = config.workers if config.workers is not None else _default_workers()
+        self.loader: DataLoader = DataLoader(
+            dataset,
+            config.batch_size,
+            sampler=self.sampler,
+            num_workers=workers,
+            collate_fn=list,
+            # A last batch of one clip has no batch statistics; small sets keep what they have.
+            drop_last=len(dataset) > config.batch_size,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers > 0 else None,
+        )
+        self.steps_per_epoch = len(self.loader)
+        steps = self.steps_per_epoch * config.epochs
+        warmup = min(round(config.optim.warmup_epochs * self.steps_per_epoch), steps // 2)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: lr_factor(config.optim, step, steps, warmup)
+        )
+
+    def run(self, progress: TrainingProgress) -> TrainResult:
+        """All epochs, then the test with the best epoch's weights (the last one's when nothing was held out)."""
+        started, best = time.perf_counter(), -1.0
+        for epoch in range(1, self.config.epochs + 1):
+            report: Report = {"epoch": epoch, **self.train_epoch(epoch, progress)}
+            if self.sides.val is not None:
+                hits = self.evaluate(self.sides.val, self.config.val_clips)
+                report |= {f"val {name}": value for name, value in hits.items()}
+                progress.validated(hits)
+            # The later of two equals has seen more.
+            score = report.get("val video hit@1", float(epoch))
+            self._append_metrics(report)
+            facts = {"trained": f"recipe {self.config.recipe}, epoch {epoch} of {self.config.epochs}"}
+            facts |= {name: f"{value:.4f}" for name, value in report.items() if name.startswith("val ")}
+            for name in ("last", "best") if score >= best else ("last",):
+                save_checkpoint(self.model, self.out / "checkpoints" / name, facts=facts)
+            best = max(best, score)
+        seconds = time.perf_counter() - started
+        checkpoint = self.out / "checkpoints" / "best"
+        self.model = load_model(
+            self.model.architecture.name, checkpoint, blocks=self.config.blocks, style=self.model.architecture.style
+        )
+        test = self.evaluate(self.sides.test, self.config.test_clips, progress.tested)
+        self._append_metrics({"test": test, "clips": self.config.test_clips, "seconds": round(seconds, 1)})
+        return TrainResult(self.out, checkpoint, test, seconds)
+
+    def train_epoch(self, epoch: int, progress: TrainingProgress) -> Report:
+        """One pass over the training videos; its mean loss, clip hit@1, speed and share of time waiting for data."""
+        self.sampler.epoch = epoch
+        self._set_training_mode()
+        started, waited, losses, hits, clips = time.perf_counter(), 0.0, 0.0, 0, 0
+        for (frames, labels), wait in _timed(self.batches()):
+            waited += wait
+            lr = float(self.schedule.get_last_lr()[0])
+            loss, correct = self.step(frames, labels)
+            if not math.isfinite(loss):
+                raise Pseudo3dError(
+                    f"the loss became {loss} in epoch {epoch} at learning rate {lr:.2g}; "
+                    f"lower --optim.lr (the last good weights are in {self.out / 'checkpoints'})"
+                )
+            losses += loss * len(labels)
+            hits, clips = hits + correct, clips + len(labels)
+            progress.stepped(epoch, losses / clips, lr)
+        seconds = time.perf_counter() - started
+        return {
+            "loss": losses / clips,
+            "train clip hit@1": hits / clips,
+            "clips/s": clips / seconds,
+            "waiting for data": waited / seconds,
+        }
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of uint8 frames (N, T, h, w, 3) and labels (N,).
+
+        Raises:
+            VideoError: a video cannot be used.
+        """
+        for items in self.loader:
+            for item in items:
+                if isinstance(item, VideoError):
+                    raise item
+            frames, labels = zip(*items, strict=True)
+            yield torch.from_numpy(np.stack(frames)), torch.tensor(labels)
+
+    def step(self, frames: Tensor, labels: Tensor) -> tuple[float, int]:
+        """One update of the weights; the loss and how many clips were classified right."""
+        labels = labels.to(self.device)
+        inputs = to_input(frames.to(self.device, non_blocking=True), self.model.preprocessing)
+        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
+            logits = self.model(inputs)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.optim.clip_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item(), int((logits.argmax(1) == labels).sum())
+
+    def evaluate(self, samples: SampleList, clips: int, on_video: Callable[[], None] | None = None) -> dict[str, float]:
+        """Hits by the paper's protocol with so many clips a video."""
+        runner = ClipRunner(self.model, device=self.config.device, dtype=self.config.dtype)
+        return score_videos(runner, samples, clips=clips, on_video=on_video).hits()
+
+    def _set_training_mode(self) -> None:
+        self.model.train()
+        if self.config.freeze_bn:
+            freeze_batch_norms(self.model)
+
+    def _append_metrics(self, report: Report) -> None:
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
+
+
+def _timed(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
+    """Each batch with the seconds that were spent waiting for it."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _default_workers() -> int:
+    """On two processors decoding beside the network only takes turns with it."""
+    cpus = os.cpu_count() or 1
+    return 0 if cpus <= 2 else min(8, cpus - 1)
+
+
+def _split_json(sides: Sides) -> str:
+    named = {name: getattr(sides, name) for name in ("train", "val", "test")}
+    return json.dumps({k: [asdict(s) for s in v.samples] if v else [] for k, v in named.items()}, indent=1) + "\n"

@@ -1,0 +1,57 @@
+"""What a person sees while a network trains."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """A progress bar on a terminal, a line every tenth of the run elsewhere.
+
+    Args:
+        epochs: of the run.
+        steps_per_epoch: batches in one of them.
+        quiet: show nothing.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task("training", total=epochs * steps_per_epoch, note="")
+        self.epoch, self.loss, self.note = 0, float("nan"), ""
+
+    def __enter__(self) -> "TrainingProgress":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def stepped(self, epoch: int, loss: float, lr: float) -> None:
+        """One batch is done; ``loss`` is the mean of the epoch so far."""
+        self.epoch, self.loss = epoch, loss
+        self.progress.update(
+            self.task, advance=1, note=f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  lr {lr:.2g}  {self.note}"
+        )
+        if not self.console.is_terminal and self._ends_tenth():
+            self.console.print(f"epoch {epoch}/{self.epochs}: loss {loss:.3f} {self.note}", highlight=False)
+
+    def validated(self, hits: dict[str, float]) -> None:
+        """An epoch's validation is done."""
+        self.note = f"val video hit@1 {hits['video hit@1']:.1%}"
+
+    def tested(self) -> None:
+        """One test video is done."""
+        self.progress.update(self.task, description="testing")
+
+    def _ends_tenth(self) -> bool:
+        every = max(1, self.epochs // 10)
+        done = int(self.progress.tasks[self.task].completed)
+        return done % (self.steps_per_epoch * every) == 0 or done == self.epochs * self.steps_per_epoch
