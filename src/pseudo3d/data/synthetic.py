@@ -106,9 +106,9 @@ def trajectory(scene: Scene, motion: str, num_frames: int) -> Float64[np.ndarray
         Pseudo3dError: the motion is unknown.
 
     Example:
-        >>> scene = Scene(np.array([0.9, 0.5, 0.0, 0.0]), 0.5, np.zeros((2, 3)), np.zeros((0, 3)))
+        >>> scene = Scene(np.array([0.9, 0.5, 0.0, 0.0]), 0.0, np.zeros((2, 3)), np.zeros((0, 3)))
         >>> trajectory(scene, "right", 4)[:, 0].round(2)
-        array([0.9 , 0.94, 0.99, 0.03])
+        array([0.9 , 0.93, 0.96, 0.99])
     """
     if motion not in _STEPS:
         raise Pseudo3dError(f"unknown motion {motion!r}: it is one of {', '.join(MOTIONS)}")
