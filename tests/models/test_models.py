@@ -9,7 +9,7 @@ from pseudo3d.models import MODELS, create_model, list_models
 @pytest.mark.parametrize(
     ("name", "num_classes", "parameters"),
     [
-        ("resnet50", 101, 23_714_981),  # FACTS 1
+        ("resnet50", 101, 23_714_981),
         ("p3d_resnet50", 101, 25_132_581),
         ("p3d_resnet152", 400, 66_492_240),
     ],

@@ -7,11 +7,10 @@ from functools import partial
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.models.blocks import Style
-from pseudo3d.models.p3d import P3DResNet
-from pseudo3d.models.resnet import FrameResNet
+from pseudo3d.models.resnet import VideoResNet
 from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
 
-VideoModel = P3DResNet | FrameResNet
+VideoModel = VideoResNet  # what ``create_model`` gives; other kinds of networks join here
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,30 @@ def _preprocessing(style: Style, preprocessing: Preprocessing) -> Preprocessing:
     )
 
 
-def _p3d(depths: tuple[int, int, int, int], arch: Architecture) -> P3DResNet:
-    return P3DResNet(
+def _build(
+    depths: tuple[int, int, int, int], blocks: str | None, preprocessing: Preprocessing, arch: Architecture
+) -> VideoResNet:
+    return VideoResNet(
         depths,
         arch.num_classes,
-        blocks=arch.blocks,
+        blocks=blocks,
         in_channels=arch.in_channels,
         style=arch.style,
         dropout=arch.dropout,
-        # the authors' feature extraction: short edge to 162, crop 160 (FACTS 2)
-        preprocessing=_preprocessing(arch.style, Preprocessing(num_frames=16, resize=162, crop=(160, 160))),
+        preprocessing=_preprocessing(arch.style, preprocessing),
     )
 
 
-def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> FrameResNet:
+def _p3d(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
+    # the authors' feature extraction: short edge to 162, crop 160 (their repository's issue 7)
+    return _build(depths, arch.blocks, Preprocessing(num_frames=16, resize=162, crop=(160, 160)), arch)
+
+
+def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
     if arch.blocks != "ABC":
         raise Pseudo3dError(f"{arch.name} has no P3D blocks to choose; leave out blocks={arch.blocks!r}")
-    return FrameResNet(
-        depths,
-        arch.num_classes,
-        in_channels=arch.in_channels,
-        style=arch.style,
-        dropout=arch.dropout,
-        # 224x224 of 240x320 frames (paper 3.3)
-        preprocessing=_preprocessing(arch.style, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224))),
-    )
+    # 224x224 of 240x320 frames (paper 3.3)
+    return _build(depths, None, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224)), arch)
 
 
 @dataclass(frozen=True)
