@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,33 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real videos at {folder}; set PSEUDO3D_DATA to the folder that holds odd/ and fight_surv/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of videos, bright/ and dark/ with six each; read only."""
+    from tiny import write_two_classes
+
+    return write_two_classes(tmp_path_factory.mktemp("data") / "two_classes", 6)
+
+
+@pytest.fixture(scope="session")
+def trained(two_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny network trained on ``two_classes`` for one epoch; read only."""
+    from tiny import SMALL, one_thread
+
+    from pseudo3d.cli import main
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    with one_thread():
+        assert main(["train", "--data", str(two_classes), "--out", str(out), *SMALL]) == 0
+    return out
+
+
+@pytest.fixture(name="one_thread")
+def _one_thread() -> Iterator[None]:
+    """One thread for torch, as ``tiny.one_thread`` says why."""
+    from tiny import one_thread
+
+    with one_thread():
+        yield

@@ -9,6 +9,7 @@ import errno
 import importlib
 import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         print(_HELP.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())), end="")
         return 0
@@ -63,9 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("", f"no command {name!r}; did you mean {near!r}? See p3d --help")
     with _notes_on_stderr():
         try:
-            return importlib.import_module(f"pseudo3d.commands.{name}").run(args[1:])
+            code = importlib.import_module(f"pseudo3d.commands.{name}").run(args[1:])
+            sys.stdout.flush()
+            return code
         except Pseudo3dError as error:
             return _fail(name, str(error))
+        except BrokenPipeError:  # `p3d predict ... | head`: nobody reads on, and that is no mistake
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # as a shell reports SIGPIPE
         except OSError as error:
             if error.errno is None:
                 raise
@@ -100,11 +106,31 @@ def _describe(event: tyro_errors.ParseErrorEvent, function: Callable[..., Any]) 
         case tyro_errors.InvalidChoice():
             return f"{_flag(event.argument)} cannot be {event.value!r}; it takes {', '.join(event.choices)}"
         case tyro_errors.BadValue():
-            return f"{_flag(event.argument)}: {event.reason}"
+            got = "nothing" if event.offending_value is None else repr(event.offending_value)
+            return f"{_flag(event.argument)} takes {_kind(event.argument)}, got {got}"
         case tyro_errors.InstantiationFailure():
             message = event.message.splitlines()[0]
-            return f"{_flag(event.argument)}: {message}" if event.argument else message
+            if event.argument is None:
+                return message
+            words = re.search(r"'.*'", message)
+            return f"{_flag(event.argument)} takes {_kind(event.argument)}" + (f", got {words[0]}" if words else "")
     return "wrong usage"
+
+
+_KINDS = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "PATH": "a path",
+    "INT INT": "two whole numbers",
+    "[FLOAT [FLOAT ...]]": "numbers",
+}
+
+
+def _kind(argument: Any) -> str:
+    """What an option takes, in words."""
+    optional, _, name = argument.lowered.metavar.rpartition("{None}|")
+    words = _KINDS.get(name.removeprefix("{").removesuffix("}"), name)
+    return f"{words} or None" if optional or "{None}|" in argument.lowered.metavar else words
 
 
 def _flag(argument: Any) -> str:
@@ -132,15 +158,18 @@ def _options(function: Callable[..., Any]) -> list[str]:
 
 
 def _explain(error: OSError) -> str:
+    assert error.errno is not None
     where = f"{error.filename}: " if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             advice = "; make space and run the same command again (what was written before is whole)"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             advice = "; choose a folder that you may write to"
+        case errno.EEXIST | errno.ENOTDIR:
+            advice = "; a file is where a folder is needed: choose another name"
         case _:
             advice = ""
-    return f"{where}{error.strerror}{advice}"
+    return f"{where}{os.strerror(error.errno)}{advice}"
 
 
 def _fail(name: str, text: str, code: int = 2) -> int:

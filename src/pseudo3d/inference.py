@@ -47,11 +47,15 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise Pseudo3dError(f"no device {name!r}; use auto, cpu, cuda, cuda:1, ... or mps") from None
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
+        device = torch.device("meta")  # as useless to us as the devices that torch knows and we do not
+    present = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if device.type not in present:
+        raise Pseudo3dError(f"no device {name!r}; use auto, cpu, cuda, cuda:1, ... or mps")
+    if (device.index or 0) >= present[device.type]:
         raise Pseudo3dError(f"device {name!r} is not available on this machine; use --device auto or cpu")
     return device
 
@@ -164,24 +168,25 @@ class ClipRunner:
             layers: as for ``forward_features``.
 
         Raises:
-            ValueError: no clip or more than ``batch_size``, unknown layers, wrong shapes.
+            ValueError: no clip or more than ``batch_size``, unknown layers, wrong or different shapes.
         """
         if not 1 <= len(clips) <= self.batch_size:
             raise ValueError(f"a batch has 1 to {self.batch_size} clips, got {len(clips)}")
-        frames = torch.zeros(self.batch_size, *clips[0].shape, dtype=torch.uint8)
-        for row, clip in zip(frames, clips, strict=False):
-            row.copy_(torch.from_numpy(clip))
+        batch = np.zeros((self.batch_size, *clips[0].shape), np.uint8)
+        np.stack(clips, out=batch[: len(clips)], casting="no")
+        frames = torch.from_numpy(batch)
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
             inputs = to_input(frames.to(self.device), self.preprocessing)
             features = self.model.forward_features(inputs, layers)
         return {layer: value[: len(clips)].float().cpu().numpy() for layer, value in features.items()}
 
     def run(
-        self, videos: Iterable[tuple[Key, UInt8[np.ndarray, "clips T H W 3"]]], layers: Sequence[str]
+        self, videos: Iterable[tuple[Key, UInt8[np.ndarray, "_clips T H W 3"]]], layers: Sequence[str]
     ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
         """Each video's activations, (clips, ...) for each layer, in the order of ``videos``.
 
-        Batches are filled across videos; ``videos`` is read only as far as the next batch needs.
+        Batches are filled across videos; ``videos`` is read only as far as the next batch needs. A video without
+        clips comes in its turn, without activations: ``{}``.
         """
         waiting: deque[_Waiting] = deque()
         batch: list[tuple[_Waiting, np.ndarray]] = []
@@ -195,7 +200,8 @@ class ClipRunner:
         def finished() -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
             while waiting and len(waiting[0].rows) == waiting[0].num_clips:
                 video = waiting.popleft()
-                yield video.key, {layer: np.stack([row[layer] for row in video.rows]) for layer in layers}
+                rows = video.rows
+                yield video.key, {layer: np.stack([row[layer] for row in rows]) for layer in layers} if rows else {}
 
         for key, clips in videos:
             waiting.append(_Waiting(key, len(clips)))

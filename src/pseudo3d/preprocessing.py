@@ -45,10 +45,12 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic", "area", "fast_bilinear"] = "bilinear"
 
     def __post_init__(self) -> None:
-        sizes = [self.num_frames, *self.crop, *((self.resize,) if isinstance(self.resize, int) else self.resize)]
-        if min(sizes) < 1:
-            raise Pseudo3dError(f"num_frames, resize and crop must be positive, got {self}")
         edges = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if len(edges) != 2 or len(self.crop) != 2 or min(self.num_frames, *self.crop, *edges) < 1:
+            raise Pseudo3dError(
+                f"num_frames must be positive, crop (height, width) and resize such a pair or one number, "
+                f"got {self.num_frames}, {self.crop} and {self.resize}"
+            )
         if self.crop[0] > edges[0] or self.crop[1] > edges[1]:
             raise Pseudo3dError(f"the crop {self.crop} does not fit into frames resized to {self.resize}")
         if self.channel_order not in ("RGB", "BGR"):
@@ -57,6 +59,8 @@ class Preprocessing:
             raise Pseudo3dError(
                 f"interpolation must be bilinear, bicubic, area or fast_bilinear, got {self.interpolation!r}"
             )
+        if len(self.value_range) != 2 or not self.value_range[0] < self.value_range[1]:
+            raise Pseudo3dError(f"value_range must be (low, high) with low below high, got {self.value_range}")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise Pseudo3dError(f"mean and std need one number a channel, std above 0, got {self.mean}, {self.std}")
 

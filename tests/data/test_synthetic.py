@@ -16,7 +16,15 @@ from sklearn.ensemble import RandomForestClassifier
 from pseudo3d.data import synthetic
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.splits import train_test_split
-from pseudo3d.data.synthetic import MOTIONS, SCALES, SPEEDS, Scene, draw_scene, render_motion, trajectory, write_moving_digits
+from pseudo3d.data.synthetic import (
+    MOTIONS,
+    SCALES,
+    Scene,
+    draw_scene,
+    render_motion,
+    trajectory,
+    write_moving_digits,
+)
 from pseudo3d.errors import Pseudo3dError
 
 SMALL = {"train_per_class": 4, "test_per_class": 2, "num_frames": 6, "size": 32, "fps": 10}

@@ -85,13 +85,23 @@ def test_preprocessing_becomes_imagenets_and_keeps_the_clip():
 def test_a_head_of_other_classes():
     state = torchvision_state(network_2d(14))
     model = create_model("p3d_resnet14", num_classes=3, style="torchvision")
-    with pytest.raises(Pseudo3dError, match=r"head has 7 classes, the model 3; pass head='new'.*num_classes=7"):
+    with pytest.raises(
+        Pseudo3dError, match=r"has a head of 7 classes, the model one of 3; pass head='new'.*num_classes=7"
+    ):
         load_weights(model, state)
     own = model.fc.weight.clone()
     report = load_weights(model, state, head="new")
     assert report.dropped == ("fc.weight", "fc.bias")
     assert {"fc.weight", "fc.bias"} <= set(report.initialised)
     assert torch.equal(model.fc.weight, own)
+
+
+def test_no_head_at_all():
+    state = {key: value for key, value in torchvision_state(network_2d(14)).items() if not key.startswith("fc.")}
+    model = create_model("p3d_resnet14", num_classes=3, style="torchvision")
+    with pytest.raises(Pseudo3dError, match=r"has no head, the model one of 3; pass head='new' to train a new head$"):
+        load_weights(model, state)
+    assert {"fc.weight", "fc.bias"} <= set(load_weights(model, state, head="new").initialised)
 
 
 def test_left_over_and_missing_arrays_are_named():

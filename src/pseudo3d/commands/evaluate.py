@@ -48,9 +48,11 @@ def evaluate(
     from pseudo3d.features.store import FeatureStore
     from pseudo3d.visualize.plots import plot_confusion, save_figure
 
-    if c <= 0 or folds < 2:
+    if not 0 < c < float("inf") or folds < 2:
         raise Pseudo3dError(f"--c must be above 0 and --folds at least 2, got {c} and {folds}")
     features = FeatureStore(store)
+    if len(features) == 0:
+        raise Pseudo3dError(f"{store}: holds no features ({len(features.failures)} videos failed); extract some first")
     sources = features.groups
     if groups is not None:
         given = assign_groups([Sample(video) for video in features.videos], read_groups(groups))
@@ -66,6 +68,8 @@ def evaluate(
     )
     matrix = result.confusion()
     out = store / "evaluation" if out is None else out
+    if out.exists() and not out.is_dir():
+        raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
     out.mkdir(parents=True, exist_ok=True)
     metrics = {
         "accuracy": result.accuracy,

@@ -30,7 +30,9 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title:
     for row in rows:
         table.add_row(*row)
     console = Console(soft_wrap=True)
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")  # rich itself ends the program when nobody reads on, with a code of its own
 
 
 def report_failures(failures: dict[str, str], done: int) -> int:
@@ -44,5 +46,6 @@ def report_failures(failures: dict[str, str], done: int) -> int:
         return 0
     for reason in failures.values():
         print(f"failed: {reason}", file=sys.stderr)
-    print(f"{len(failures)} of {len(failures) + done} videos failed", file=sys.stderr)
+    if len(failures) + done > 1:
+        print(f"{len(failures)} of {len(failures) + done} videos failed", file=sys.stderr)
     return 1 if done else 2

@@ -19,7 +19,7 @@ def predict(
     /,
     *,
     weights: str,
-    model: str = "p3d_resnet152",
+    model: str = "p3d_resnet50",
     clips: int = 20,
     top: int = 5,
     device: str = "auto",

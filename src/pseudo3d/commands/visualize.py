@@ -44,6 +44,7 @@ def visualize(
         if len(store) < 3:
             raise Pseudo3dError(f"{store.folder}: {len(store)} videos; a map needs at least 3")
     panels = [(store.folder.name, tsne(store.features(layer), seed=seed)) for store in opened]
+    out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     for path in save_figure(plot_embedding(panels, opened[0].labels), out):
         print(path)
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, first_few
 
 # What a walk through a folder takes for a video, in any case. A list may name files of any type.
 VIDEO_EXTENSIONS = (
@@ -354,9 +354,3 @@ def _check_listed(root: Path, samples: Sequence[Sample], source: str) -> None:
         raise Pseudo3dError(
             f"{source} lists {len(missing)} files that do not exist ({first_few(missing)}): paths start from {root}"
         )
-
-
-def first_few(names: Iterable[str], count: int = 3) -> str:
-    """The first names for a message, with dots when there are more."""
-    names = list(names)
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

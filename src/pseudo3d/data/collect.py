@@ -37,11 +37,16 @@ def collect_samples(paths: Sequence[str | Path], *, groups: str | Path | None = 
     for path in given:
         if path.is_dir():
             listed = read_samples(path)
-            found |= {listed.root / sample.path for sample in listed.samples}
+            found |= {_normal(listed.root / sample.path) for sample in listed.samples}
         else:
-            found.add(path.absolute())
+            found.add(_normal(path.absolute()))
     root = Path(os.path.commonpath([path.parent for path in found]))
     samples = [Sample(path.relative_to(root).as_posix()) for path in sorted(found)]
     if groups is not None:
         samples = assign_groups(samples, read_groups(groups))
     return SampleList(root, tuple(samples))
+
+
+def _normal(path: Path) -> Path:
+    """One spelling for each file: no ``..`` in it, links as they are."""
+    return Path(os.path.normpath(path))

@@ -19,7 +19,8 @@ class Augmentation:
     """How a training clip differs from a test clip; the same for every frame of a clip.
 
     Args:
-        resize: (height, width) of the frames before cropping; None for the network's own test size.
+        resize: (height, width) of the frames before cropping; None for 182x242 around the paper's crops of 160x160,
+            with other crops in proportion (a run's config.json has the numbers).
         random_crop: a random window instead of the centre.
         flip: mirror half of the clips left to right. It changes the label of direction classes (left and right,
             rotations), so it is a choice for each data set.

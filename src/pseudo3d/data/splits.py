@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pseudo3d.data.annotations import Sample, SampleList, first_few
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.data.annotations import Sample, SampleList
+from pseudo3d.errors import Pseudo3dError, first_few
 
 _DRAWS = 100  # shuffles tried before giving up; the first one does unless nearly every group is needed on one side
 
@@ -55,12 +55,15 @@ def train_test_split(
     return replace(samples, samples=train), replace(samples, samples=test)
 
 
-def check_no_leak(train: Iterable[Sample], test: Iterable[Sample]) -> None:
+def check_no_leak(
+    train: Iterable[Sample], test: Iterable[Sample], *, names: tuple[str, str] = ("train", "test")
+) -> None:
     """Refuse two sides that share a video or a group.
 
     Args:
         train: one side.
         test: the other.
+        names: what a message calls them.
 
     Raises:
         Pseudo3dError: a path or a group is on both sides; it names the first few.
@@ -73,8 +76,10 @@ def check_no_leak(train: Iterable[Sample], test: Iterable[Sample]) -> None:
     groups = {sample.group for sample in train} & {sample.group for sample in test}
     for what, shared in (("videos", paths), ("groups", groups - {None})):
         if shared:
-            names = first_few(sorted(map(str, shared)))
-            raise Pseudo3dError(f"{len(shared)} {what} are both in train and in test ({names}): keep them on one side")
+            few = first_few(sorted(map(str, shared)))
+            raise Pseudo3dError(
+                f"{len(shared)} {what} are both in {names[0]} and in {names[1]} ({few}): keep them on one side"
+            )
 
 
 def _group(sample: Sample) -> tuple[str, str]:

@@ -36,8 +36,8 @@ _STEPS = {
     "up": (1, -1),
 }
 MOTIONS = tuple(_STEPS)  # in alphabetical order
-# Slowest and fastest turns a frame of x, y, angle and log-scale: of 64 pixels, 1.9 to 3.8; of a circle, 9 to 18 degrees;
-# of the size, 1.2 to 2.4 %, slow enough that most clips of 16 frames hold no jump from the largest to the smallest.
+# Slowest and fastest turns a frame of x, y, angle and log-scale: of 64 pixels, 1.9 to 3.8; of a circle, 9 to 18
+# degrees; of the size, 1.2 to 2.4 %, so that most clips of 16 frames hold no jump from the largest to the smallest.
 SPEEDS = ((0.03, 0.06), (0.03, 0.06), (0.025, 0.05), (0.012, 0.024))
 SCALES = (0.26, 0.70)  # side of the 8x8 digit in parts of the frame; at 0.7 its corners just meet their own images
 # Light on dark: a network trained for two minutes on a few hundred videos has no time to learn both polarities as well.

@@ -55,11 +55,14 @@ def score_videos(
 
     Raises:
         VideoError: a video cannot be used; a test set with holes would give another number under the same name.
-        ValueError: the network has another number of classes.
+        ValueError: the network has another number of classes, or the same under other names or in another order.
     """
     labels = label_indices(samples)
     if runner.model.fc.out_features != len(samples.class_names):
         raise ValueError(f"the network has {runner.model.fc.out_features} classes, the data {len(samples.class_names)}")
+    names = runner.model.class_names
+    if names is not None and tuple(names) != samples.class_names:
+        raise ValueError(f"the network's classes are {tuple(names)}, the data's {samples.class_names}, in index order")
 
     def loaded() -> Iterator[tuple[int, np.ndarray]]:
         for i, sample in enumerate(samples.samples):

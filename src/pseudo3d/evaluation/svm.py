@@ -161,7 +161,7 @@ def _split_sides(
 def _folds(
     y: np.ndarray, names: tuple[str, ...], videos: list[str], groups: list[str | None], folds: int, seed: int
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
     own = np.array([group or f"video {video}" for group, video in zip(groups, videos, strict=True)])
     sources = Counter(label for label, _ in {(int(label), group) for label, group in zip(y, own, strict=True)})
@@ -172,6 +172,9 @@ def _folds(
             "the other"
         )
     folds = min(folds, count)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    sides = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(own, y, own))
+    if any(len(test) == 0 or len(np.unique(y[train])) < len(names) for train, test in sides):
+        # few groups of several classes each: a fold swallowed all of a class
+        return list(LeaveOneGroupOut().split(own, y, own)), "leave one group out"
     grouped = ", each group in one fold" if any(groups) else ""
-    return list(splitter.split(own, y, own)), f"{folds}-fold cross-validation{grouped}"
+    return sides, f"{folds}-fold cross-validation{grouped}"

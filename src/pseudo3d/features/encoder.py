@@ -96,13 +96,15 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
 
     def load(self) -> "VideoEncoder":
         """Load the network now, so that a mistake in the options shows before any video is read."""
-        if not hasattr(self, "runner_"):
-            if self.clips < 1:
-                raise Pseudo3dError(f"clips must be at least 1, got {self.clips}")
-            get_sampler(self.sampler)
+        if self.clips < 1:
+            raise Pseudo3dError(f"clips must be at least 1, got {self.clips}")
+        get_sampler(self.sampler)
+        made_of = (self.model, self.weights, self.device, self.dtype, self.batch_size)
+        if getattr(self, "made_of_", None) != made_of:  # first use, or scikit-learn's set_params has changed one
             network = load_network(self.model, self.weights)
-            check_layers((self.layer,), network.layers)
             self.runner_ = ClipRunner(network, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+            self.made_of_ = made_of
+        check_layers((self.layer,), self.runner_.model.layers)
         return self
 
     @property
@@ -124,7 +126,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
     def encode_many(
         self, paths: Iterable[str | Path], *, layers: Sequence[str] | None = None
     ) -> Iterator[EncodedVideo]:
-        """Results one by one, in the order of ``paths`` but for failures, which come as soon as they are met.
+        """Results one by one in the order of ``paths``, failures among them.
 
         Batches are filled across videos, so a result comes a few videos after its video was read.
 
@@ -132,13 +134,13 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
             paths: video files.
             layers: which activations; None for ``layer`` alone.
         """
-        wanted = tuple(layers or (self.layer,))
+        wanted = (self.layer,) if layers is None else tuple(layers)
         runner = self.load().runner_
         check_layers(wanted, runner.model.layers)
-        failed: list[EncodedVideo] = []
-        for (path, loaded), features in runner.run(self._loaded(paths, failed), wanted):
-            yield from failed
-            failed.clear()
+        for (path, loaded), features in runner.run(self._loaded(paths), wanted):
+            if isinstance(loaded, VideoError):
+                yield EncodedVideo(path, error=str(loaded))
+                continue
             yield EncodedVideo(
                 path,
                 {
@@ -150,19 +152,18 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
                 fps=loaded.fps,
                 undecodable_packets=loaded.undecodable_packets,
             )
-        yield from failed
 
     def _loaded(
-        self, paths: Iterable[str | Path], failed: list[EncodedVideo]
-    ) -> Iterator[tuple[tuple[Path, LoadedClips], np.ndarray]]:
+        self, paths: Iterable[str | Path]
+    ) -> Iterator[tuple[tuple[Path, LoadedClips | VideoError], np.ndarray]]:
         for each in paths:
             path = Path(each)
             try:
                 loaded = load_clips(path, self.runner_.preprocessing, clips=self.clips, sampler=self.sampler)
             except VideoError as error:
-                failed.append(EncodedVideo(path, error=str(error)))
-                continue
-            yield (path, loaded), loaded.frames
+                yield (path, error), np.empty((0, 0, 0, 0, 3), np.uint8)  # no clips: keeps its place in the order
+            else:
+                yield (path, loaded), loaded.frames
 
     def fit(self, X: Any, y: Any = None) -> "VideoEncoder":
         """Load the network; nothing is learned from ``X``."""
@@ -210,10 +211,11 @@ def load_network(name: str, weights: str | Path) -> VideoModel:
         Pseudo3dError: weights that cannot be used.
     """
     if weights == "random":
-        warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same noise when a store goes on
-            return create_model(name).eval()
+            network = create_model(name).eval()
+        warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=2)
+        return network
     return from_pretrained(weights) if Path(weights).is_dir() else load_model(name, weights)
 
 

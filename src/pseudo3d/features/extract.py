@@ -7,6 +7,7 @@ from pathlib import Path
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.features.encoder import VideoEncoder
 from pseudo3d.features.store import StoreWriter, VideoFeatures
+from pseudo3d.models.interface import check_layers
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,21 @@ def extract(
         samples: the videos, with labels, splits and groups where they are known.
         out: the store's folder.
         layers: which activations, each averaged over the clips.
-        on_video: called after each video with its failure or None (a progress bar).
+        on_video: called for each video, also one done before, with its failure or None (a progress bar).
 
     Raises:
-        Pseudo3dError: ``out`` holds a store made in another way, or other files.
+        Pseudo3dError: an unknown layer, or ``out`` holds a store made in another way, or other files.
         OSError: ``out`` cannot be written or the disk is full; what was written before stays whole.
     """
+    check_layers(layers, encoder.network.layers)  # before a store is made that would carry a wrong name for ever
     by_path = {samples.root / sample.path: sample for sample in samples.samples}
     info = {**encoder.describe(), "layers": list(layers)}
     encoded = 0
     with StoreWriter(out, info) as writer:
         todo = [path for path, sample in by_path.items() if sample.path not in writer.done]
+        if on_video is not None:
+            for _ in range(len(by_path) - len(todo)):
+                on_video(None)
         for result in encoder.encode_many(todo, layers=layers):
             sample = by_path[result.path]
             if result.error is not None:
@@ -72,7 +77,6 @@ def extract(
             if on_video is not None:
                 on_video(result.error)
         # only those of this call: the store may know of videos that are not asked for now
-        failures = {
-            path: reason for path, reason in writer.failures.items() if path in {s.path for s in samples.samples}
-        }
+        asked = {sample.path for sample in samples.samples}
+        failures = {path: reason for path, reason in writer.failures.items() if path in asked}
     return ExtractReport(encoded, len(by_path) - len(todo), failures)

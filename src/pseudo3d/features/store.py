@@ -79,7 +79,7 @@ class FeatureStore:
         folder: the store.
 
     Raises:
-        Pseudo3dError: not a store, or one of another version.
+        Pseudo3dError: not a store, one of another version, or a damaged part.
 
     Example:
         >>> import tempfile
@@ -98,7 +98,7 @@ class FeatureStore:
         if self.info is None:
             raise Pseudo3dError(f"{self.folder}: not a feature store (no {_INFO}); make one with `p3d extract`")
         self.failures = _read_failures(self.folder)
-        parts = [pq.read_table(path) for path in _parts(self.folder)]
+        parts = [_read_part(path) for path in _parts(self.folder)]
         table = pa.concat_tables(parts) if parts else _COLUMNS.empty_table()
         self._table = table.sort_by("video")
 
@@ -179,11 +179,11 @@ class StoreWriter:
             files.write_text(self.folder / _INFO, json.dumps(info, indent=2) + "\n")
         else:
             _check_same(self.folder, before, json.loads(json.dumps(info)))
-        self.done = {
-            video
-            for part in _parts(self.folder)
-            for video in pq.read_table(part, columns=["video"])["video"].to_pylist()
-        }
+        self._dims: dict[str, int] = {}  # of each layer; the first row says it
+        self.done: set[str] = set()
+        for part in _parts(self.folder):
+            table = _read_part(part, ["video"])
+            self.done.update(table["video"].to_pylist())
         self.failures = _read_failures(self.folder)
 
     def __enter__(self) -> "StoreWriter":
@@ -198,15 +198,22 @@ class StoreWriter:
         """Add one video.
 
         Raises:
-            ValueError: a feature that is not finite float32, or a video that is there already.
+            ValueError: a feature that is not finite float32, layers or sizes unlike the other rows', a video that is
+                there already, or one whose name is not UTF-8.
         """
         if row.video in self.done:
             raise ValueError(f"{row.video} is in the store already")
+        if any("\udc80" <= character <= "\udcff" for character in row.video):  # how Python writes a stray byte
+            raise Pseudo3dError(f"{row.video!a}: the name is not UTF-8; rename the file")
         for layer, values in row.layers.items():
             if values.dtype != np.float32 or values.ndim != 1 or not np.isfinite(values).all():
                 raise ValueError(
                     f"{row.video}: {layer} must be finite float32 (dim,), got {values.dtype} {values.shape}"
                 )
+        dims = {layer: len(values) for layer, values in row.layers.items()}
+        if dims != (self._dims or dims):
+            raise ValueError(f"{row.video}: the rows before have the layers {self._dims}, this one {dims}")
+        self._dims = dims
         self.done.add(row.video)
         self._rows.append(row)
         if self.failures.pop(row.video, None) is not None:
@@ -223,7 +230,9 @@ class StoreWriter:
         """Write what has been added since the last part."""
         if not self._rows:
             return
-        with files.replacing(self.folder / f"part-{len(_parts(self.folder)):05d}.parquet") as temporary:
+        parts = _parts(self.folder)
+        number = int(parts[-1].stem.removeprefix("part-")) + 1 if parts else 0  # not their count: one may be gone
+        with files.replacing(self.folder / f"part-{number:05d}.parquet") as temporary:
             pq.write_table(_to_table(self._rows), temporary)
         self._rows = []
 
@@ -248,6 +257,15 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
+def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except pa.ArrowInvalid as error:
+        raise Pseudo3dError(
+            f"{path}: not a whole Parquet file ({error}); remove it and run the same `p3d extract` again"
+        ) from None
+
+
 def _read_info(folder: Path) -> dict[str, Any] | None:
     path = folder / _INFO
     if not path.is_file():
@@ -256,9 +274,11 @@ def _read_info(folder: Path) -> dict[str, Any] | None:
         info = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise Pseudo3dError(f"{path}: not valid JSON ({error}); is this a feature store?") from error
-    if info.get("store_version") != STORE_VERSION:
+    version = info.get("store_version") if isinstance(info, dict) else None
+    if version != STORE_VERSION:
         raise Pseudo3dError(
-            f"{folder}: a store of version {info.get('store_version')}, this pseudo3d reads version {STORE_VERSION}"
+            f"{folder}: a store of version {version}, this pseudo3d reads version {STORE_VERSION}; "
+            "upgrade pseudo3d or extract again"
         )
     return info
 

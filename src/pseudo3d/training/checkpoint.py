@@ -9,7 +9,11 @@ from pseudo3d.weights import save_pretrained
 
 
 def save_checkpoint(model: VideoModel, folder: Path, *, facts: dict[str, str]) -> None:
-    """Write ``model`` as a pretrained folder beside ``folder``, then put it in its place.
+    """Write ``model`` as the pretrained folder ``folder``, whole at every moment.
+
+    The first time the folder is made aside and renamed. Later its files are replaced one by one, each in one step:
+    within a run only the numbers and the model card change, never the config, so any mixture can be loaded. (Putting
+    a new folder in the place of an old one takes two steps, and whoever is stopped between them has neither.)
 
     Args:
         model: its current weights.
@@ -17,15 +21,13 @@ def save_checkpoint(model: VideoModel, folder: Path, *, facts: dict[str, str]) -
         facts: rows for the model card.
 
     Raises:
-        OSError: the disk is full or read-only; the checkpoint that was there is then still whole.
+        OSError: the disk is full or read-only; the checkpoint that was there can still be loaded.
     """
+    if folder.exists():
+        save_pretrained(model, folder, facts=facts)
+        return
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        save_pretrained(model, aside, facts=facts)
-        if folder.exists():
-            folder.rename(before)
-        aside.rename(folder)
+        save_pretrained(model, aside, facts=facts).rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -23,7 +24,7 @@ class Optim:
         name: "adamw" or "sgd".
         lr: learning rate at its highest.
         weight_decay: on convolution and head weights; never on batch norms and biases (the release).
-        momentum: of SGD.
+        momentum: of SGD; AdamW has its own.
         schedule: "cosine" falls to zero over the run; "step" divides by 10 at ``milestones``.
         milestones: of "step", as shares of the run.
         warmup_epochs: linear rise from zero at the start.
@@ -54,7 +55,7 @@ class TrainConfig:
         style: "caffe" or "torchvision"; None for that of the weights.
         temporal_init: of the temporal filters that a 2-D network lacks.
         head: "new" trains a new head; "auto" keeps that of the weights.
-        size: frames of size x size instead of the network's own; None for these.
+        size: frames of size x size instead of the network's own, at least 32; None for these.
         epochs: passes over the training videos, one random clip of each.
         batch_size: clips in a step.
         dropout: before the head; None for the network's.
@@ -68,7 +69,7 @@ class TrainConfig:
         test_fraction: share of the videos to test on, unless the data have a "test" split.
         test_clips: clips of each test video at the end (20 in the paper).
         device: auto, cpu, cuda, mps.
-        dtype: auto, float32, bfloat16.
+        dtype: precision of the arithmetic; auto is bfloat16 where the hardware has it.
         workers: decoding processes; None for none on up to 2 processors, else up to 8.
         seed: of everything random.
     """
@@ -99,10 +100,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "val_clips", "test_clips"):
-            if getattr(self, name) < 1:
-                raise Pseudo3dError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.optim.lr <= 0:
-            raise Pseudo3dError(f"optim.lr must be above 0, got {self.optim.lr}")
+            _check(name, getattr(self, name), 1)
+        _check("seed", self.seed, 0)
+        _check("workers", self.workers, 0)
+        _check("size", self.size, 32)
+        for name in ("val_fraction", "label_smoothing", "dropout"):
+            _check(name, getattr(self, name), 0, below=1)
+        _check("test_fraction", self.test_fraction, 0, below=1, above=True)
+        _check("optim.lr", self.optim.lr, 0, above=True)
+        _check("optim.head_lr_scale", self.optim.head_lr_scale, 0, above=True)
+        for name in ("weight_decay", "warmup_epochs", "clip_grad_norm"):
+            _check(f"optim.{name}", getattr(self.optim, name), 0)
+        _check("optim.momentum", self.optim.momentum, 0, below=1)
+        if self.batch_size == 1 and not self.freeze_bn:
+            raise Pseudo3dError("--batch-size must be at least 2: batch norms learn from the other clips of a batch")
 
     def to_json(self) -> str:
         """As JSON text, for the run folder."""
@@ -110,25 +121,50 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """The inverse of ``to_json``; an unknown field raises, naming it.
+        """The inverse of ``to_json``.
+
+        Raises:
+            Pseudo3dError: not JSON, a value out of range, or a field that is unknown or missing; it is named.
 
         Example:
             >>> TrainConfig.from_json(demo().to_json()) == demo()
             True
         """
-        values: dict[str, Any] = json.loads(text)
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise Pseudo3dError(f"the training config has unknown fields {sorted(unknown)}")
-        optim, augment = values.pop("optim"), values.pop("augment")
-        optim["milestones"] = tuple(optim["milestones"])
-        augment["resize"] = tuple(augment["resize"]) if augment["resize"] else None
-        return cls(**values, optim=Optim(**optim), augment=Augmentation(**augment))
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise Pseudo3dError(f"the training config is not valid JSON ({error})") from error
+        config = _section(cls, values, "the training config")
+        sections = {
+            "optim": _section(Optim, config["optim"], "optim of the training config"),
+            "augment": _section(Augmentation, config["augment"], "augment of the training config"),
+        }
+        return cls(**{**config, "optim": Optim(**sections["optim"]), "augment": Augmentation(**sections["augment"])})
+
+
+def _check(name: str, value: float | None, low: float, *, below: float = math.inf, above: bool = False) -> None:
+    """Raise unless ``value`` is None or from ``low`` (itself left out if ``above``) to below ``below``."""
+    if value is None or (low < value < below if above else low <= value < below):  # NaN is in no range
+        return
+    text = f"above {low}" if above else f"at least {low}"
+    text += f" and below {below}" if below < math.inf else ""
+    raise Pseudo3dError(f"--{name.replace('_', '-')} must be {text}, got {value}")
+
+
+def _section(kind: type, values: Any, what: str) -> dict[str, Any]:
+    """The fields of a dataclass out of JSON types, none unknown and none missing."""
+    if not isinstance(values, dict):
+        raise Pseudo3dError(f"{what} must be a JSON object, got {values!r}")
+    names = {f.name for f in fields(kind)}
+    for problem, found in (("unknown", values.keys() - names), ("missing", names - values.keys())):
+        if found:
+            raise Pseudo3dError(f"{what} has {problem} fields {sorted(found)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def scratch() -> TrainConfig:
     """From random weights: every batch norm learns, AdamW with cosine decay, crops from 182x242 (paper 3.3)."""
-    return TrainConfig("scratch", epochs=60, augment=Augmentation(resize=(182, 242)))
+    return TrainConfig("scratch", epochs=60)
 
 
 def finetune() -> TrainConfig:
@@ -141,7 +177,6 @@ def finetune() -> TrainConfig:
         freeze_bn=True,
         dropout=0.5,
         optim=Optim(lr=1e-4, head_lr_scale=10.0),
-        augment=Augmentation(resize=(182, 242)),
     )
 
 

@@ -1,12 +1,13 @@
 """The training loop: one random clip of every video an epoch, validation, checkpoints, a test at the end."""
 
 import json
-import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,17 @@ from torch.utils.data import DataLoader
 from pseudo3d import files
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import EpochSampler, TrainingClips
-from pseudo3d.data.splits import train_test_split
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.evaluation.protocols import score_videos
 from pseudo3d.inference import ClipRunner, choose_device, choose_dtype, to_input
 from pseudo3d.models import VideoModel, create_model
+from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.training.checkpoint import save_checkpoint
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
 from pseudo3d.training.progress import TrainingProgress
-from pseudo3d.weights import load_model
-
-logger = logging.getLogger("pseudo3d")
+from pseudo3d.training.sides import Sides, check_videos, sides_to_json, split_samples
+from pseudo3d.weights import from_pretrained, load_model
 
 Report = dict[str, Any]
 
@@ -52,44 +52,18 @@ class TrainResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The videos by what they are for; no two share a video or a group."""
-
-    train: SampleList
-    val: SampleList | None
-    test: SampleList
-
-
-def split_samples(samples: SampleList, config: TrainConfig) -> Sides:
-    """Train, validation and test videos: the data's own splits where they have them, else drawn by group.
-
-    Without a "val" split, ``config.val_fraction`` of the training videos chooses the best epoch; where a class has
-    too few videos for that, there is no validation and the last epoch is the result.
+def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
+    """The network that the config describes, with its head for these classes.
 
     Raises:
-        Pseudo3dError: the videos cannot be divided (``train_test_split`` says why).
+        Pseudo3dError: no such network, weights that do not fit, or frozen batch norms without trained weights.
     """
-    if len(samples.split("val")) and len(samples.split("test")):
-        train, test = train_test_split(
-            replace(samples, samples=samples.split("train").samples + samples.split("test").samples)
-        )
-        return Sides(train, samples.split("val"), test)
-    train, test = train_test_split(samples, test_fraction=config.test_fraction, seed=config.seed)
-    if config.val_fraction <= 0:
-        return Sides(train, None, test)
-    free = replace(train, samples=tuple(replace(sample, split=None) for sample in train.samples))
-    try:
-        train, val = train_test_split(free, test_fraction=config.val_fraction, seed=config.seed)
-    except Pseudo3dError as error:
-        logger.warning("no validation, the last epoch will be the result: %s", error)
-        return Sides(train, None, test)
-    return Sides(train, val, test)
-
-
-def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
-    """The network that the config describes, with its head for these classes."""
     if config.weights == "random":
+        if config.freeze_bn:
+            raise Pseudo3dError(
+                f"recipe {config.recipe} keeps the batch norms of trained weights: give them with --weights, "
+                "or use --no-freeze-bn"
+            )
         model = create_model(
             config.model,
             num_classes=len(class_names),
@@ -114,6 +88,24 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     return model
 
 
+def training_resize(preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) that training frames are resized to before a random crop.
+
+    The paper's 182x242 for P3D's 160x160 and 240x320 for the frame baseline's 224x224 (section 3.3). Where the whole
+    frame is squeezed into the crop (``with_size``), the same margin on both sides.
+
+    Example:
+        >>> training_resize(Preprocessing()), training_resize(Preprocessing().with_size(80))
+        ((182, 242), (91, 91))
+    """
+    height, width = preprocessing.crop
+    if isinstance(preprocessing.resize, int):
+        return round(height * 182 / 160), round(width * 242 / 160)
+    if preprocessing.resize != preprocessing.crop:
+        return preprocessing.resize
+    return round(height * 182 / 160), round(width * 182 / 160)
+
+
 def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: bool = False) -> TrainResult:
     """Train a network on labelled videos and test it.
 
@@ -131,17 +123,56 @@ def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: b
         OSError: the folder cannot be written or the disk is full; the last checkpoint is whole.
     """
     out = Path(out)
+    _check_out(out)
     sides = split_samples(samples, config)
     torch.manual_seed(config.seed)
     model = build_model(config, samples.class_names)
+    if config.augment.resize is None:
+        config = replace(config, augment=replace(config.augment, resize=training_resize(model.preprocessing)))
+    _check_crop(model.preprocessing.crop, config.augment.resize)
+    trainer = Trainer(model, sides, config, out)
+    check_videos(sides)
+    with _run_folder(out):
+        files.write_text(out / "config.json", config.to_json())
+        files.write_text(out / "split.json", sides_to_json(sides))
+        with TrainingProgress(config.epochs, trainer.steps_per_epoch, quiet=quiet) as progress:
+            return trainer.run(progress)
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
     if (out / "checkpoints").exists():
         raise Pseudo3dError(f"{out}: holds a training run already; choose another folder for --out or remove it")
-    (out / "checkpoints").mkdir(parents=True)
-    files.write_text(out / "config.json", config.to_json())
-    files.write_text(out / "split.json", _split_json(sides))
-    trainer = Trainer(model, sides, config, out)
-    with TrainingProgress(config.epochs, trainer.steps_per_epoch, quiet=quiet) as progress:
-        return trainer.run(progress)
+    if out.exists() and any(out.iterdir()):
+        raise Pseudo3dError(f"{out}: holds other files; give a new folder for --out")
+
+
+def _check_crop(crop: tuple[int, int], resize: tuple[int, int] | None) -> None:
+    if min(crop) < 32:
+        raise Pseudo3dError(f"the weights are for frames of {crop[0]}x{crop[1]}; give a --size of at least 32")
+    if resize is not None and (resize[0] < crop[0] or resize[1] < crop[1]):
+        raise Pseudo3dError(
+            f"--augment.resize {resize[0]} {resize[1]} leaves no room for crops of {crop[0]}x{crop[1]}; "
+            "make it at least as large, or choose a smaller --size"
+        )
+
+
+@contextmanager
+def _run_folder(out: Path) -> Iterator[None]:
+    """The run's folder; removed when the run ends before its first checkpoint, so that the name is free again."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        (out / "checkpoints").mkdir(parents=True)
+        yield
+    except BaseException:
+        if not any((out / "checkpoints").glob("*/config.json")):
+            for entry in [*out.iterdir()] if out.is_dir() else []:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with suppress(OSError):  # somebody else's file is in one of them
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 class Trainer:
@@ -151,11 +182,12 @@ class Trainer:
         model: trained in place.
         sides: the videos.
         config: the recipe.
-        out: the run's folder, which exists.
+        out: the run's folder, which exists when ``run`` is called.
     """
 
     def __init__(self, model: VideoModel, sides: Sides, config: TrainConfig, out: Path) -> None:
         self.config, self.sides, self.out = config, sides, out
+        self.reports: list[Report] = []
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.dtype, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -170,10 +202,11 @@ class Trainer:
             sampler=self.sampler,
             num_workers=workers,
             collate_fn=list,
-            # A last batch of one clip has no batch statistics; small sets keep what they have.
-            drop_last=len(dataset) > config.batch_size,
+            # A last batch of one clip has no batch statistics.
+            drop_last=config.batch_size > 1 and len(dataset) % config.batch_size == 1,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers > 0 else None,
+            generator=torch.Generator(),  # of its own, or the number of workers would change what dropout draws
         )
         self.steps_per_epoch = len(self.loader)
         steps = self.steps_per_epoch * config.epochs
@@ -190,7 +223,7 @@ class Trainer:
             if self.sides.val is not None:
                 hits = self.evaluate(self.sides.val, self.config.val_clips)
                 report |= {f"val {name}": value for name, value in hits.items()}
-                progress.validated(hits)
+            progress.ended(epoch, report["loss"], report.get("val video hit@1"))
             # The later of two equals has seen more.
             score = report.get("val video hit@1", float(epoch))
             self._append_metrics(report)
@@ -201,9 +234,7 @@ class Trainer:
             best = max(best, score)
         seconds = time.perf_counter() - started
         checkpoint = self.out / "checkpoints" / "best"
-        self.model = load_model(
-            self.model.architecture.name, checkpoint, blocks=self.config.blocks, style=self.model.architecture.style
-        )
+        self.model = from_pretrained(checkpoint)
         test = self.evaluate(self.sides.test, self.config.test_clips, progress.tested)
         self._append_metrics({"test": test, "clips": self.config.test_clips, "seconds": round(seconds, 1)})
         return TrainResult(self.out, checkpoint, test, seconds)
@@ -218,13 +249,12 @@ class Trainer:
             lr = float(self.schedule.get_last_lr()[0])
             loss, correct = self.step(frames, labels)
             if not math.isfinite(loss):
-                raise Pseudo3dError(
-                    f"the loss became {loss} in epoch {epoch} at learning rate {lr:.2g}; "
-                    f"lower --optim.lr (the last good weights are in {self.out / 'checkpoints'})"
-                )
+                raise self._diverged(f"the loss became {loss} in epoch {epoch} at learning rate {lr:.2g}")
             losses += loss * len(labels)
             hits, clips = hits + correct, clips + len(labels)
             progress.stepped(epoch, losses / clips, lr)
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise self._diverged(f"the weights are no longer finite after epoch {epoch}")
         seconds = time.perf_counter() - started
         return {
             "loss": losses / clips,
@@ -264,7 +294,15 @@ class Trainer:
     def evaluate(self, samples: SampleList, clips: int, on_video: Callable[[], None] | None = None) -> dict[str, float]:
         """Hits by the paper's protocol with so many clips a video."""
         runner = ClipRunner(self.model, device=self.config.device, dtype=self.config.dtype)
-        return score_videos(runner, samples, clips=clips, on_video=on_video).hits()
+        scores = score_videos(runner, samples, clips=clips, on_video=on_video)
+        if not np.isfinite(scores.prob).all():
+            raise self._diverged("the network's scores are no longer finite")
+        return scores.hits()
+
+    def _diverged(self, what: str) -> Pseudo3dError:
+        last = self.out / "checkpoints" / "last"
+        kept = f" (the last weights that were kept are in {last})" if last.exists() else ""
+        return Pseudo3dError(f"{what}; lower --optim.lr{kept}")
 
     def _set_training_mode(self) -> None:
         self.model.train()
@@ -272,8 +310,8 @@ class Trainer:
             freeze_batch_norms(self.model)
 
     def _append_metrics(self, report: Report) -> None:
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(report) + "\n")
+        self.reports.append(report)
+        files.write_text(self.out / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in self.reports))
 
 
 def _timed(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
@@ -290,8 +328,3 @@ def _default_workers() -> int:
     """On two processors decoding beside the network only takes turns with it."""
     cpus = os.cpu_count() or 1
     return 0 if cpus <= 2 else min(8, cpus - 1)
-
-
-def _split_json(sides: Sides) -> str:
-    named = {name: getattr(sides, name) for name in ("train", "val", "test")}
-    return json.dumps({k: [asdict(s) for s in v.samples] if v else [] for k, v in named.items()}, indent=1) + "\n"

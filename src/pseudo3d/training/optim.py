@@ -10,7 +10,7 @@ from pseudo3d.training.config import Optim
 
 
 def parameter_groups(model: VideoModel, optim: Optim) -> list[dict]:
-    """Groups for an optimizer: decay on convolution and head weights only, the head faster (FACTS 2).
+    """Groups for an optimizer: decay on convolution and head weights only, the head faster (the release).
 
     Frozen parameters are left out.
     """

@@ -23,7 +23,7 @@ class TrainingProgress:
             TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.task = self.progress.add_task("training", total=epochs * steps_per_epoch, note="")
-        self.epoch, self.loss, self.note = 0, float("nan"), ""
+        self.note = ""
 
     def __enter__(self) -> "TrainingProgress":
         self.progress.start()
@@ -36,22 +36,18 @@ class TrainingProgress:
 
     def stepped(self, epoch: int, loss: float, lr: float) -> None:
         """One batch is done; ``loss`` is the mean of the epoch so far."""
-        self.epoch, self.loss = epoch, loss
         self.progress.update(
             self.task, advance=1, note=f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  lr {lr:.2g}  {self.note}"
         )
-        if not self.console.is_terminal and self._ends_tenth():
-            self.console.print(f"epoch {epoch}/{self.epochs}: loss {loss:.3f} {self.note}", highlight=False)
 
-    def validated(self, hits: dict[str, float]) -> None:
-        """An epoch's validation is done."""
-        self.note = f"val video hit@1 {hits['video hit@1']:.1%}"
+    def ended(self, epoch: int, loss: float, val_hit: float | None) -> None:
+        """An epoch is over; its mean loss and, if there was a validation, its video hit@1 (0..1)."""
+        self.note = "" if val_hit is None else f"val video hit@1 {val_hit:.1%}"
+        every = max(1, self.epochs // 10)
+        if not self.console.is_terminal and (epoch % every == 0 or epoch == self.epochs):
+            text = f"epoch {epoch}/{self.epochs}: loss {loss:.3f} {self.note}".rstrip()
+            self.console.print(text, highlight=False, soft_wrap=True)
 
     def tested(self) -> None:
         """One test video is done."""
         self.progress.update(self.task, description="testing")
-
-    def _ends_tenth(self) -> bool:
-        every = max(1, self.epochs // 10)
-        done = int(self.progress.tasks[self.task].completed)
-        return done % (self.steps_per_epoch * every) == 0 or done == self.epochs * self.steps_per_epoch

@@ -87,7 +87,12 @@ def _first_video_stream(path: str | os.PathLike[str], container: InputContainer)
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = sorted({s.type for s in container.streams})
-        raise VideoError(f"{path}: has no video stream (only {', '.join(kinds) or 'nothing'}); is it a sound file?")
+        if not kinds:
+            raise VideoError(
+                f"{path}: holds neither pictures nor sound: the file was cut off or is still being written; "
+                f"copy or record it again"
+            )
+        raise VideoError(f"{path}: has no video stream (only {', '.join(kinds)}); is it a sound file?")
     if streams[0].codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video; convert it, for example to H.264")
     return streams[0]

@@ -25,7 +25,7 @@ from pseudo3d.errors import Pseudo3dError
 
 
 def sample_clips(num_frames: int, clips: int = 20, length: int = 16) -> Int64[np.ndarray, "clips length"]:
-    """Clips spread evenly from the first frame to the last (FACTS section 2, "our uniform sampler").
+    """Clips spread evenly from the first frame to the last (20 of them in the paper's section 4; the spacing is ours).
 
     Clip i starts at floor(i * (num_frames - length) / (clips - 1)); a single clip starts at 0. A video shorter than
     ``length`` is looped: every clip starts at 0 and frame numbers are taken modulo ``num_frames``. Clips overlap when
@@ -57,7 +57,7 @@ def sample_clips(num_frames: int, clips: int = 20, length: int = 16) -> Int64[np
 
 
 def sample_clips_authors(num_frames: int, clips: int = 20, length: int = 16) -> Int64[np.ndarray, "clips length"]:
-    """Clips at the equal strides of the P3D authors' feature extraction (FACTS section 2).
+    """Clips at the equal strides of the P3D authors' feature extraction (issue 7 of their repository).
 
     Clip i starts at floor(i * stride), stride = max(0, (num_frames - 18) / 20). Their 18 and 20 are, for other clip
     lengths and counts, taken as length + 2 and ``clips`` (our generalisation; the rounding is ours too). The last
@@ -110,7 +110,7 @@ def sample_clips_random(
 
 
 def sample_clips_sliding(num_frames: int, length: int = 16, stride: int = 8) -> Int64[np.ndarray, "clips length"]:
-    """Clips at every ``stride`` frames over the whole video: C3D's clips of 16 with 8 overlap (FACTS section 4).
+    """Clips at every ``stride`` frames over the whole video: C3D's clips of 16 with 8 overlap (Tran et al., ICCV 2015).
 
     When the strides do not end on the last frame, one more clip that does is added (it overlaps its neighbour by
     more), so that no tail is dropped. A video of up to ``length`` frames gives one clip, looped if need be.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.blocks import Bottleneck, Style
 from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
@@ -105,31 +105,18 @@ def load_weights(
         )
     weights = _read(source)
     _check_architecture(model, weights)
+    state, dropped = _without_head(model, weights, head)
     own = model.state_dict()
-    state, dropped = dict(weights.state), []
-    if head == "new":
-        dropped = [key for key in state if key.startswith("fc.")]
-        state = {key: value for key, value in state.items() if key not in dropped}
-    elif weights.num_classes not in (None, model.fc.out_features):
-        raise Pseudo3dError(
-            f"{weights.name}: its head has {weights.num_classes} classes, the model {model.fc.out_features}; "
-            f"pass head='new' to train a new head, or num_classes={weights.num_classes}"
-        )
     missing = [key for key in own if key not in state]
-    temporal = [key for key in missing if ".conv_t." in key or ".bn_t." in key]
-    # Half of the temporal filters missing is a broken file; all of them missing is a 2-D network.
-    inflated = temporal if len(temporal) == sum(".conv_t." in k or ".bn_t." in k for k in own) else []
-    expected = {*inflated, *(("fc.weight", "fc.bias") if head == "new" else ())}
-    unexplained = [key for key in missing if key not in expected and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in state if key not in own]
-    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
-    _raise_for(weights.name, strict, unexplained, unknown, shapes, state, own)
+    inflated = _inflated(own, missing)
+    _check_arrays(weights.name, strict, own, state, expected={*inflated, *(key for key in own if _is_head(key))})
     loaded = [key for key in state if key in own]
     model.load_state_dict({key: state[key] for key in loaded}, strict=False)
     if inflated:
         initialise_temporal(model, temporal_init, std)
     _set_description(model, weights, head)
-    return LoadReport(weights.name, tuple(loaded), tuple(missing), (*dropped, *unknown))
+    dropped += [key for key in state if key not in own]
+    return LoadReport(weights.name, tuple(loaded), tuple(missing), tuple(dropped))
 
 
 def load_model(
@@ -254,27 +241,50 @@ def _check_architecture(model: VideoModel, weights: _Weights) -> None:
         )
 
 
-def _raise_for(
-    name: str,
-    strict: bool,
-    missing: list[str],
-    unknown: list[str],
-    shapes: list[str],
-    state: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
+def _is_head(key: str) -> bool:
+    return key.startswith("fc.")
+
+
+def _without_head(model: VideoModel, weights: _Weights, head: Head) -> tuple[dict[str, Tensor], list[str]]:
+    """The arrays to load and the names of a head that is left out; raises when a head is wanted and does not fit."""
+    if head == "new":
+        dropped = [key for key in weights.state if _is_head(key)]
+        return {key: value for key, value in weights.state.items() if not _is_head(key)}, dropped
+    if weights.num_classes != model.fc.out_features:
+        theirs = "no head" if weights.num_classes is None else f"a head of {weights.num_classes} classes"
+        instead = "" if weights.num_classes is None else f", or num_classes={weights.num_classes}"
+        raise Pseudo3dError(
+            f"{weights.name}: has {theirs}, the model one of {model.fc.out_features}; "
+            f"pass head='new' to train a new head{instead}"
+        )
+    return dict(weights.state), []
+
+
+def _inflated(own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
+    """The temporal arrays, if the source is a 2-D network: it lacks all of them. To lack some is to be broken."""
+    temporal = [key for key in own if ".conv_t." in key or ".bn_t." in key]
+    return temporal if set(temporal) <= set(missing) else []
+
+
+def _check_arrays(
+    name: str, strict: bool, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, expected: set[str]
 ) -> None:
+    """Raise for other shapes and, if ``strict``, for arrays that are missing (but ``expected`` to be) or unknown."""
+    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
     if shapes:
         key = shapes[0]
         raise Pseudo3dError(
             f"{name}: {key} has shape {tuple(state[key].shape)}, the model needs {tuple(own[key].shape)}"
             f" ({len(shapes)} arrays differ in shape)"
         )
-    if strict and (missing or unknown):
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} arrays of the model are not there ({', '.join(missing[:3])}, ...)")
-        if unknown:
-            parts.append(f"{len(unknown)} arrays are not the model's ({', '.join(unknown[:3])}, ...)")
+    absent = [k for k in own if k not in state and k not in expected and not k.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in own]
+    parts = []
+    if absent:
+        parts.append(f"{len(absent)} arrays of the model are not there ({first_few(absent)})")
+    if unknown:
+        parts.append(f"{len(unknown)} arrays are not the model's ({first_few(unknown)})")
+    if strict and parts:
         raise Pseudo3dError(f"{name}: {' and '.join(parts)}; is it another depth or network?")
 
 

@@ -1,10 +1,13 @@
 """The project's own format: a folder of config.json, model.safetensors and README.md (the model card)."""
 
 import json
+import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pseudo3d import files
@@ -70,10 +73,21 @@ def save_pretrained(model: VideoModel, folder: str | Path, *, facts: dict[str, s
     state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     metadata = {"format": "pt", "pseudo3d": json.dumps(config)}  # a lone weights file still says what it is
     with files.replacing(folder / WEIGHTS_NAME) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        _write_safetensors(state, temporary, metadata)
     files.write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
     files.write_text(folder / CARD_NAME, card.rstrip() + "\n")
     return folder
+
+
+def _write_safetensors(state: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    """``save_file``; safetensors tells of a full disk in an error of its own, here it is an OSError as elsewhere."""
+    try:
+        save_file(state, path, metadata=metadata)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def model_config(model: VideoModel) -> dict[str, Any]:
@@ -107,12 +121,14 @@ def from_pretrained(folder: str | Path) -> VideoModel:
     folder = Path(folder)
     model = model_from_config(read_config(folder), str(folder))
     state = read_safetensors(folder / WEIGHTS_NAME)
-    problems = model.load_state_dict(state, strict=False)
-    if problems.missing_keys or problems.unexpected_keys:
+    own = model.state_dict()
+    differing = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key].shape != state[key].shape]
+    if differing:
         raise Pseudo3dError(
-            f"{folder}: model.safetensors and config.json do not belong together: missing "
-            f"{problems.missing_keys[:3]}, unknown {problems.unexpected_keys[:3]}; copy the whole folder again"
+            f"{folder}: model.safetensors and config.json do not belong together: they differ in "
+            f"{', '.join(differing[:3])}; copy the whole folder again"
         )
+    model.load_state_dict(state)
     return model.eval()
 
 
@@ -124,7 +140,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise Pseudo3dError(f"{folder}: {what}; give a folder that save_pretrained or `p3d train` wrote")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise Pseudo3dError(f"{path}: not valid JSON ({error}); copy the folder again") from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
@@ -153,8 +169,6 @@ def model_from_config(config: dict[str, Any], source: str) -> VideoModel:
 
 def read_safetensors(path: Path) -> dict[str, Any]:
     """The arrays of a safetensors file, with a one-line error for a missing or broken one."""
-    from safetensors import SafetensorError
-
     try:
         return load_file(path)
     except FileNotFoundError:

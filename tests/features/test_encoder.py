@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+import torch
+from reference import randomise
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from videos import gradient, numbered, write_video
+
+from pseudo3d import (
+    Pseudo3dError,
+    VideoEncoder,
+    VideoError,
+    create_model,
+    from_pretrained,
+    read_video,
+    sample_clips,
+    save_pretrained,
+)
+from pseudo3d.features.encoder import EncodedVideo, hash_weights
+from pseudo3d.features.store import FeatureStore, StoreWriter, VideoFeatures
+
+FP32 = {"device": "cpu", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    model = randomise(create_model("p3d_resnet14", num_classes=5)).eval()
+    model.preprocessing = model.preprocessing.with_size(32)
+    return save_pretrained(model, tmp_path_factory.mktemp("weights") / "net")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    frames = [np.roll(gradient(64, 96), 5 * i, axis=1) for i in range(50)]
+    write_video(folder / "long.mkv", frames, fps=10)
+    write_video(folder / "still.mkv", [frames[0]] * 20)
+    write_video(folder / "short.mkv", numbered(5))
+    (folder / "broken.mkv").write_bytes(b"no video")
+    return folder
+
+
+def direct(weights, path, layer="pool5", clips=20):
+    """The mean over the clips by the network as it was saved, in float32 and with its batch norms."""
+    model = from_pretrained(weights)
+    p = model.preprocessing
+    indices = sample_clips(len(read_video(path)), clips, 16)
+    frames = np.stack([read_video(path, indices=row, size=p.resize).frames for row in indices])
+    bgr = frames[..., ::-1] - np.array(p.mean, np.float32)
+    inputs = torch.from_numpy(np.ascontiguousarray(bgr.transpose(0, 4, 1, 2, 3)))
+    with torch.no_grad():
+        return model.forward_features(inputs, (layer,))[layer].double().mean(dim=0).numpy()
+
+
+@pytest.mark.parametrize("name", ["long.mkv", "short.mkv"])
+def test_encode_is_the_mean_of_pool5_over_20_clips(weights, videos, name):
+    got = VideoEncoder(weights=weights, **FP32).encode(videos / name)
+    assert got.dtype == np.float32
+    assert got.shape == (2048,)
+    expected = direct(weights, videos / name)
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_other_layers_and_clips(weights, videos):
+    encoder = VideoEncoder(weights=weights, layer="res5", clips=3, **FP32)
+    got = encoder.encode(str(videos / "long.mkv"))
+    expected = direct(weights, videos / "long.mkv", "res5", 3).ravel()
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
+    (result,) = encoder.encode_many([videos / "long.mkv"], layers=("prob", "pool5"))
+    assert {layer: values.shape for layer, values in result.layers.items()} == {"prob": (5,), "pool5": (2048,)}
+    assert abs(result.layers["prob"].sum() - 1) < 1e-5
+
+
+def test_encode_many_keeps_the_order_and_names_failures(weights, videos):
+    encoder = VideoEncoder(weights=weights, clips=3, batch_size=8, **FP32)
+    order = ["broken.mkv", "long.mkv", "gone.mkv", "short.mkv", "still.mkv", "broken.mkv"]
+    results = list(encoder.encode_many([videos / name for name in order]))
+    assert [result.path.name for result in results] == order
+    for result in results:
+        if result.path.name in ("broken.mkv", "gone.mkv"):
+            assert result.error.startswith(str(result.path))
+            assert "\n" not in result.error
+            assert not result.layers
+        else:
+            assert result.error is None
+            assert np.array_equal(result.layers["pool5"], encoder.encode(result.path))
+    long = results[1]
+    assert (long.starts, long.num_frames, long.fps, long.undecodable_packets) == ((0, 17, 34), 50, 10.0, 0)
+
+
+def test_failures_come_without_waiting_for_a_full_batch(weights, videos):
+    read = []
+
+    def paths():
+        for name in ("broken.mkv", "gone.mkv", "broken.mkv"):
+            read.append(name)
+            yield videos / name
+
+    first = next(VideoEncoder(weights=weights, **FP32).encode_many(paths()))
+    assert isinstance(first, EncodedVideo)
+    assert read == ["broken.mkv"]
+
+
+def test_encode_a_bad_file(weights, videos):
+    with pytest.raises(VideoError, match=r"broken\.mkv"):
+        VideoEncoder(weights=weights, **FP32).encode(videos / "broken.mkv")
+
+
+def test_random_weights_must_be_asked_for():
+    with pytest.raises(TypeError, match="weights"):
+        VideoEncoder("p3d_resnet14")
+    with pytest.raises(TypeError):
+        VideoEncoder("p3d_resnet14", "random")
+
+
+def test_random_weights_warn_and_are_the_same_every_time(videos):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    features = []
+    for _ in range(2):
+        encoder = VideoEncoder("resnet14", weights="random", clips=1, **FP32)
+        with pytest.warns(UserWarning, match="resnet14 has random weights: what it says of a video is noise"):
+            features.append(encoder.encode(videos / "short.mkv"))
+        assert encoder.describe()["weights"] == "random"
+    assert np.array_equal(*features)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's own random numbers are not touched
+
+
+def test_a_scikit_learn_transformer(weights, videos):
+    encoder = VideoEncoder(weights=weights, clips=2, **FP32)
+    parameters = encoder.get_params()
+    assert parameters == {
+        "model": "p3d_resnet50",
+        "weights": weights,
+        "clips": 2,
+        "layer": "pool5",
+        "sampler": "uniform",
+        "device": "cpu",
+        "dtype": "float32",
+        "batch_size": None,
+    }
+    encoder.load()
+    again = clone(encoder)
+    assert again.get_params() == parameters
+    assert not hasattr(again, "runner_")
+    paths = np.array([[str(videos / "long.mkv")], [str(videos / "short.mkv")]])  # a column of a table
+    features = again.fit_transform(paths)
+    assert features.dtype == np.float32
+    assert features.shape == (2, 2048)
+    assert np.array_equal(features[1], encoder.encode(videos / "short.mkv"))
+
+
+def test_in_a_pipeline(weights, tmp_path):
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for i in range(8):
+        grey = rng.integers(0, 60, (16, 32, 48, 3)).astype(np.uint8)
+        frames = [frame + (160 if i % 2 else 0) for frame in grey]
+        paths.append(str(write_video(tmp_path / f"{i}.mkv", frames)))
+        labels.append("light" if i % 2 else "dark")
+    pipeline = make_pipeline(VideoEncoder(weights=weights, clips=1, **FP32), StandardScaler(), LinearSVC())
+    pipeline.fit(paths[:4], labels[:4])
+    assert pipeline.predict(paths[4:]).tolist() == labels[4:]
+
+
+def test_transform_names_a_bad_file(weights, videos):
+    encoder = VideoEncoder(weights=weights, clips=1, **FP32)
+    with pytest.raises(VideoError, match=r"gone\.mkv"):
+        encoder.transform([videos / "short.mkv", videos / "gone.mkv"])
+
+
+def test_set_params_takes_effect_after_first_use(weights, videos):
+    encoder = VideoEncoder(weights=weights, clips=1, **FP32)
+    encoder.encode(videos / "short.mkv")
+    runner = encoder.runner_
+    assert encoder.load().runner_ is runner
+    encoder.set_params(clips=2, layer="prob")
+    assert encoder.encode(videos / "short.mkv").shape == (5,)
+    assert encoder.runner_ is runner  # the network is the same
+    encoder.set_params(dtype="bfloat16")
+    assert encoder.describe()["dtype"] == "bfloat16"
+    encoder.set_params(layer="pool6")
+    with pytest.raises(Pseudo3dError, match="no layer 'pool6'"):
+        encoder.encode(videos / "short.mkv")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clips": 0}, "clips must be at least 1, got 0"),
+        ({"sampler": "random"}, "no sampler 'random'; there are uniform, authors"),
+        ({"layer": "pool6"}, "no layer 'pool6'; this network has"),
+        ({"batch_size": 0}, "batch size must be at least 1"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
+    ],
+)
+def test_wrong_options_show_on_loading(weights, options, words):
+    with pytest.raises(Pseudo3dError, match=words):
+        VideoEncoder(**{"weights": weights, "device": "cpu", **options}).load()
+
+
+def test_wrong_layers(weights, videos):
+    encoder = VideoEncoder(weights=weights, **FP32)
+    with pytest.raises(Pseudo3dError, match="no layer 'pool6'"):
+        list(encoder.encode_many([videos / "short.mkv"], layers=("pool5", "pool6")))
+    with pytest.raises(Pseudo3dError, match="layers is empty"):
+        list(encoder.encode_many([videos / "short.mkv"], layers=()))
+
+
+def test_describe_tells_what_decides_the_features(weights, tmp_path):
+    encoder = VideoEncoder(weights=weights, clips=7, sampler="authors", batch_size=3, **FP32)
+    told = encoder.describe()
+    assert told["architecture"]["name"] == "p3d_resnet14"  # the folder's, not the encoder's default
+    assert told["weights"] == hash_weights(weights) == hash_weights(weights / "model.safetensors")
+    assert (told["clips"], told["sampler"], told["batch_size"], told["dtype"]) == (7, "authors", 3, "float32")
+    assert told["preprocessing"]["crop"] == [32, 32]
+    with StoreWriter(tmp_path / "s", told) as writer:
+        writer.add(VideoFeatures("a", {"pool5": np.ones(4, np.float32)}, (0,), 16))
+    assert FeatureStore(tmp_path / "s").info == {"store_version": 1, **told}  # JSON all through

@@ -1,0 +1,66 @@
+"""What tests of training and of the command line start from: two classes that a glance tells apart, tiny networks."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from videos import flat, write_video
+
+from pseudo3d.cli import main
+from pseudo3d.training.config import get_recipe
+
+# One small network on the processor in float32: fast, and the same everywhere.
+SMALL = ("--model", "p3d_resnet14", "--size", "32", "--batch-size", "4", "--epochs", "1", "--val-clips", "1",
+         "--test-clips", "1", "--device", "cpu", "--dtype", "float32", "--workers", "0")  # fmt: skip
+QUICK = ("--clips", "2", "--device", "cpu", "--dtype", "float32")
+
+
+@contextmanager
+def one_thread():
+    """One thread for torch: tiny networks are not faster with more, and far slower beside other processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_two_classes(folder, count=4, *, frames=16, prefix=""):
+    """``folder/bright`` and ``folder/dark`` with ``count`` videos each, 40x48, every one of another grey."""
+    for label, level in (("bright", 200), ("dark", 20)):
+        for number in range(count):
+            path = folder / label / f"{prefix}{label}{number}.mkv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, [flat((level + 4 * number,) * 3, 40, 48)] * frames)
+    return folder
+
+
+def small_config(recipe="scratch", *, optim=None, **changes):
+    """A recipe made small, without dropout, in float32 on the processor."""
+    config = get_recipe(recipe)
+    defaults = {
+        "model": "p3d_resnet14", "size": 32, "epochs": 1, "batch_size": 4, "val_clips": 1, "test_clips": 1,
+        "dropout": 0.0, "device": "cpu", "dtype": "float32", "workers": 0,
+    }  # fmt: skip
+    return replace(config, **{**defaults, **changes}, optim=replace(config.optim, **(optim or {})))
+
+
+def p3d(capsys, *args):
+    """Run a command line in this process: its exit code, what it printed, and the lines of its error stream."""
+    capsys.readouterr()
+    code = main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, out, err.splitlines()
+
+
+def mistake(capsys, *args):
+    """Run a command line that must fail as a user's mistake, and return the one line that says so."""
+    code, _, err = p3d(capsys, *args)
+    assert code == 2, err
+    assert len(err) == 1, err
+    assert "Traceback" not in err[0]
+    return err[0]
+
+
+def names(folder):
+    """What lies in a folder, hidden files too; None when it is not there."""
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else None

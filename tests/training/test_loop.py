@@ -1,0 +1,436 @@
+import copy
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from reference import conv3d_network, randomise
+from tiny import SMALL, names, p3d, small_config, write_two_classes
+from torch.nn.functional import cross_entropy
+
+import pseudo3d.training.loop as loop
+from pseudo3d import Pseudo3dError, VideoError, create_model, from_pretrained, load_model, save_pretrained
+from pseudo3d.data.annotations import read_samples
+from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.loop import Trainer, build_model, train, training_resize
+from pseudo3d.training.sides import split_samples
+
+
+def make_trainer(samples, out, config):
+    config = replace(config, augment=replace(config.augment, resize=(36, 36)))
+    torch.manual_seed(config.seed)
+    return Trainer(build_model(config, samples.class_names), split_samples(samples, config), config, out)
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def samples(two_classes):
+    return read_samples(two_classes)
+
+
+def batch(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (size, 16, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return frames, torch.randint(0, 2, (size,), generator=generator)
+
+
+def smoothed_cross_entropy(logits, labels, smoothing):
+    """Written out: the target is 1 - s + s/K for the true class and s/K for the others."""
+    log_prob = logits - torch.log(torch.exp(logits).sum(1, keepdim=True))
+    target = torch.full_like(logits, smoothing / logits.shape[1])
+    target[range(len(labels)), labels] += 1 - smoothing
+    return -(target * log_prob).sum(1).mean()
+
+
+def prepared(frames):
+    """BGR minus the mean, (N, 3, T, H, W): the release's preprocessing, channel by channel."""
+    r, g, b = (frames[..., i].to(torch.float32) for i in range(3))
+    return torch.stack([b - 104, g - 117, r - 123], dim=-1).permute(0, 4, 1, 2, 3)  # in memory as the frames lie
+
+
+def learning_rates(steps, warmup):
+    """Cosine after a linear rise, of 1."""
+    for step in range(steps):
+        if step < warmup:
+            yield (step + 1) / warmup
+        else:
+            yield (1 + math.cos(math.pi * (step - warmup) / (steps - 1 - warmup))) / 2
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", ["scratch", "finetune"])
+def test_steps_equal_a_hand_written_formulation(samples, tmp_path, name, recipe, trained):
+    """Loss, clipping, decay, head scale, schedule and update, three steps, all batch norms as the recipe says."""
+    weights = "random" if recipe == "scratch" else str(trained / "checkpoints" / "best")
+    scale = 10.0 if recipe == "finetune" else 1.0
+    rate, decay, clip = (0.002, 0.05, 0.5)
+    config = small_config(
+        recipe, weights=weights, epochs=3, label_smoothing=0.2,
+        optim={"name": name, "lr": rate, "weight_decay": decay, "clip_grad_norm": clip, "head_lr_scale": scale},
+    )  # fmt: skip
+    trainer = make_trainer(samples, tmp_path, config)
+    parameters = {k: p for k, p in trainer.model.named_parameters() if p.requires_grad}
+    assert bool(len(parameters) < len(list(trainer.model.parameters()))) == (recipe == "finetune")
+    first = {k: torch.zeros_like(p) for k, p in parameters.items()}
+    second = {k: torch.zeros_like(p) for k, p in parameters.items()}
+    rates = learning_rates(trainer.steps_per_epoch * 3, trainer.steps_per_epoch)
+    for step in range(1, 4):
+        model = copy.deepcopy(trainer.model)
+        before = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        frames, labels = batch(4, seed=step)
+        loss, correct = trainer.step(frames, labels)
+        logits = model(prepared(frames))
+        expected = smoothed_cross_entropy(logits, labels, 0.2)
+        assert loss == pytest.approx(expected.item(), abs=1e-6)
+        assert correct == (logits.argmax(1) == labels).sum()
+        gradients = dict(zip(before, torch.autograd.grad(expected, list(before.values())), strict=True))
+        norm = math.sqrt(sum((g.double() ** 2).sum().item() for g in gradients.values()))
+        assert norm > clip  # or nothing would be tested
+        now = next(rates) * rate
+        for k, p in before.items():
+            g, w = parameters[k].grad, p.detach()  # what the trainer's step has used, clipped
+            assert (g - gradients[k] * (clip / norm)).abs().max().item() < 1e-5 * clip, k
+            lr = now * {"fc.weight": scale, "fc.bias": 2 * scale if scale > 1 else 1}.get(k, 1)
+            wd = decay if w.ndim > 1 else 0.0
+            if name == "sgd":
+                first[k] = 0.9 * first[k] + (g + wd * w)
+                w = w - lr * first[k]
+            else:
+                first[k] = 0.9 * first[k] + 0.1 * g
+                second[k] = 0.999 * second[k] + 0.001 * g * g
+                unbiased = (second[k] / (1 - 0.999**step)).sqrt()
+                w = w * (1 - lr * wd) - lr * (first[k] / (1 - 0.9**step)) / (unbiased + 1e-8)
+            assert (parameters[k].detach() - w).abs().max().item() < 1e-6, k
+        for k, running in model.named_buffers():  # the batch norms' statistics, moved by the same clips
+            torch.testing.assert_close(trainer.model.get_buffer(k), running, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_equals_one_with_plain_3d_convolutions(samples, tmp_path):
+    """The whole way from grey levels to new weights, batch norms in evaluation mode, against conv3d."""
+    trainer = make_trainer(samples, tmp_path, small_config(optim={"name": "sgd", "lr": 0.01, "clip_grad_norm": 0.0}))
+    randomise(trainer.model).eval()
+    model = copy.deepcopy(trainer.model)
+    frames, labels = batch(3)
+    loss, _ = trainer.step(frames, labels)
+    expected = cross_entropy(
+        conv3d_network(model, prepared(frames), (1, 1, 1, 1), "ABC", "caffe")["logits"], labels, label_smoothing=0.1
+    )
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    expected.backward()
+    warmup = trainer.steps_per_epoch // 2
+    for (key, after), p in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        step = 0.01 / warmup * (p.grad + (0.05 * p.detach() if p.ndim > 1 else 0))
+        moved = p.detach() - after.detach()
+        assert (moved - step).abs().max() <= 1e-4 * step.abs().max() + 1e-6 * p.detach().abs().max(), key
+
+
+def test_gradients_are_clipped_to_their_norm(samples, tmp_path):
+    moved = {}
+    for limit in (0.0, 0.01, 1e9):
+        config = small_config(optim={"name": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_grad_norm": limit})
+        trainer = make_trainer(samples, tmp_path, config)
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        trainer.step(*batch(4))
+        pairs = zip(trainer.model.parameters(), before, strict=True)
+        moved[limit] = math.sqrt(sum(((p.detach() - b) ** 2).sum().item() for p, b in pairs))
+    first = 1 / (trainer.steps_per_epoch // 2)  # the learning rate of the first step
+    assert moved[0.01] == pytest.approx(0.01 * first, rel=1e-3)
+    assert moved[0.0] == moved[1e9] > 100 * moved[0.01]
+
+
+def final_weights(samples, out, **changes):
+    result = train(samples, small_config(epochs=2, dropout=0.5, **changes), out, quiet=True)
+    return from_pretrained(result.checkpoint.parent / "last").state_dict()
+
+
+def equal(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_seed_decides_everything(samples, tmp_path):
+    weights = final_weights(samples, tmp_path / "a")
+    torch.rand(7)  # what was drawn before does not count
+    assert equal(weights, final_weights(samples, tmp_path / "b"))
+    assert not equal(weights, final_weights(samples, tmp_path / "c", seed=1))
+
+
+def test_workers_change_nothing(samples, tmp_path):
+    """Neither which clips are drawn nor what dropout draws, in the second epoch too."""
+    assert equal(final_weights(samples, tmp_path / "a"), final_weights(samples, tmp_path / "b", workers=1))
+
+
+def test_a_trivial_set_is_learned(tmp_path):
+    samples = read_samples(write_two_classes(tmp_path / "data", 10))
+    config = small_config(epochs=8, test_clips=2, label_smoothing=0.0, model="resnet14")
+    result = train(samples, config, tmp_path / "run", quiet=True)
+    assert result.test == {"clip hit@1": 1.0, "video hit@1": 1.0}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] > lines[-2]["loss"]
+    assert lines[-2]["train clip hit@1"] == 1.0
+
+
+def test_the_run_folder(trained, two_classes):
+    assert names(trained) == ["checkpoints", "config.json", "metrics.jsonl", "split.json"]
+    assert names(trained / "checkpoints") == ["best", "last"]
+    epoch, test = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert set(epoch) == {
+        "epoch", "loss", "train clip hit@1", "clips/s", "waiting for data", "val clip hit@1", "val video hit@1",
+    }  # fmt: skip
+    assert epoch["epoch"] == 1
+    assert 0 <= epoch["train clip hit@1"] <= 1
+    assert 0 <= epoch["waiting for data"] <= 1
+    assert set(test) == {"test", "clips", "seconds"}
+    assert set(test["test"]) == {"clip hit@1", "video hit@1"}
+    sides = json.loads((trained / "split.json").read_text())
+    paths = {side: {video["path"] for video in videos} for side, videos in sides.items()}
+    assert set(paths) == {"train", "val", "test"}
+    assert sum(map(len, paths.values())) == len(set.union(*paths.values())) == 12
+    for side in paths.values():
+        assert {path.split("/")[0] for path in side} == {"bright", "dark"}
+    assert TrainConfig.from_json((trained / "config.json").read_text()).augment.resize == (36, 36)
+
+
+def test_a_checkpoint_carries_all(trained):
+    model = from_pretrained(trained / "checkpoints" / "best")
+    assert model.class_names == ("bright", "dark")
+    assert model.preprocessing == create_model("p3d_resnet14").preprocessing.with_size(32)
+    assert model.architecture.num_classes == 2
+    assert not model.training
+    assert "recipe scratch, epoch 1 of 1" in (trained / "checkpoints" / "best" / "README.md").read_text()
+
+
+def test_validation_chooses_the_best_epoch(samples, tmp_path, monkeypatch):
+    scores = iter([0.5, 1.0, 1.0, 0.0])
+    seen = []
+
+    def evaluate(self, side, clips, on_video=None):
+        seen.append((side, clips))
+        return {"clip hit@1": 0.0, "video hit@1": next(scores, 0.25)}
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    result = train(samples, small_config(epochs=4, val_clips=2, test_clips=3), tmp_path / "run", quiet=True)
+    best, last = ((result.run / "checkpoints" / name / "README.md").read_text() for name in ("best", "last"))
+    assert "epoch 3 of 4" in best  # of two equals the later
+    assert "| val video hit@1 | 1.0000 |" in best
+    assert "epoch 4 of 4" in last
+    assert result.test["video hit@1"] == 0.25
+    assert [clips for _, clips in seen] == [2, 2, 2, 2, 3]
+    sides = json.loads((result.run / "split.json").read_text())
+    for (side, _), name in zip(seen, ["val"] * 4 + ["test"], strict=True):
+        assert [sample.path for sample in side.samples] == [video["path"] for video in sides[name]]
+
+
+def test_without_validation_the_last_epoch_is_the_result(samples, tmp_path):
+    result = train(samples, small_config(epochs=2, val_fraction=0.0), tmp_path / "run", quiet=True)
+    assert "epoch 2 of 2" in (result.checkpoint / "README.md").read_text()
+    assert "val video hit@1" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (3, [3, 3, 2]), (7, [7]), (9, [8])])
+def test_only_a_lone_clip_is_left_out(samples, tmp_path, batch_size, sizes):
+    trainer = make_trainer(samples, tmp_path, small_config(batch_size=batch_size, val_fraction=0.1, test_fraction=0.2))
+    assert len(trainer.sides.train) == 8
+    assert [len(labels) for _, labels in trainer.batches()] == sizes
+    assert trainer.steps_per_epoch == len(sizes)
+
+
+def test_an_epoch_has_one_clip_of_every_video(samples, tmp_path):
+    trainer = make_trainer(samples, tmp_path, small_config())
+    frames, labels = zip(*trainer.batches(), strict=True)
+    assert {f.dtype for f in frames} == {torch.uint8}
+    assert frames[0].shape[1:] == (16, 32, 32, 3)
+    levels = np.concatenate([f[:, 0, 0, 0, 0].numpy() for f in frames])
+    assert len(np.unique(levels)) == len(trainer.sides.train)  # every video is of another grey
+    assert (torch.cat(labels).numpy() == (levels < 100)).all()
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [
+        (Preprocessing(), (182, 242)),  # the paper's, section 3.3
+        (Preprocessing(1, (240, 320), (224, 224)), (240, 320)),
+        (Preprocessing().with_size(160), (182, 182)),
+        (Preprocessing().with_size(32), (36, 36)),
+        (Preprocessing(resize=82, crop=(80, 80)), (91, 121)),
+    ],
+)
+def test_training_frames_leave_room_for_the_crop(preprocessing, expected):
+    assert training_resize(preprocessing) == expected
+
+
+def test_the_frame_baseline_trains_at_its_own_size(two_classes, tmp_path, capsys):
+    args = ("--model", "resnet14", "--size", "None", "--batch-size", "2", "--val-fraction", "0")
+    assert p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *SMALL, *args)[0] == 0
+    assert TrainConfig.from_json((tmp_path / "run" / "config.json").read_text()).augment.resize == (240, 320)
+
+
+def test_a_frame_baseline_becomes_p3d(two_classes, tmp_path, capsys):
+    """Train the frames, inflate, fine-tune: the paper's order, from files to files."""
+    frames, video = tmp_path / "frames", tmp_path / "video"
+    args = ("--data", two_classes, *SMALL)
+    assert p3d(capsys, "train", *args, "--out", frames, "--model", "resnet14")[0] == 0
+    weights = frames / "checkpoints" / "best"
+    assert p3d(capsys, "train", "finetune", *args, "--out", video, "--weights", weights)[0] == 0
+    source, model = from_pretrained(weights), from_pretrained(video / "checkpoints" / "last")
+    assert model.architecture.name == "p3d_resnet14"
+    assert model.preprocessing.num_frames == 16
+    assert model.class_names == ("bright", "dark")
+    # frozen: exactly as in the frame network; the convolutions have moved a little from there
+    assert torch.equal(model.res3[0].bn_s.running_mean, source.res3[0].bn_s.running_mean)
+    assert torch.equal(model.res3[0].bn_s.weight, source.res3[0].bn_s.weight)
+    assert not torch.equal(model.stem.bn_conv1.running_mean, source.stem.bn_conv1.running_mean)
+    moved = (model.res3[0].conv_s.weight - source.res3[0].conv_s.weight).abs().max()
+    assert 0 < moved < 1e-3
+
+
+def test_gaussian_temporal_init_reaches_the_weights(trained):
+    frames = create_model("resnet14", num_classes=2)
+    config = small_config("finetune", weights="x", temporal_init="gaussian")
+    seen = {}
+    torch.manual_seed(0)
+    try:
+        original, loop.load_model = (
+            loop.load_model,
+            lambda name, _w, **k: seen.update(k) or load_model(name, frames.state_dict(), **k),
+        )
+        model = build_model(config, ["a", "b", "c"])
+    finally:
+        loop.load_model = original
+    assert seen["temporal_init"] == "gaussian"
+    assert 0 < model.res2[0].conv_t.weight.std() < 0.002
+    assert model.architecture.num_classes == 3
+
+
+def test_frozen_batch_norms_need_trained_weights(samples, tmp_path):
+    with pytest.raises(Pseudo3dError, match="recipe finetune keeps the batch norms of trained weights: give them with"):
+        train(samples, small_config("finetune"), tmp_path / "run")
+    assert names(tmp_path) == []
+
+
+def test_weights_of_small_frames_need_a_size(samples, tmp_path):
+    model = create_model("p3d_resnet14", num_classes=2)
+    model.preprocessing = Preprocessing(resize=(16, 16), crop=(16, 16))
+    save_pretrained(model, tmp_path / "weights")
+    config = small_config("finetune", weights=str(tmp_path / "weights"), size=None)
+    with pytest.raises(Pseudo3dError, match="the weights are for frames of 16x16; give a --size of at least 32"):
+        train(samples, config, tmp_path / "run")
+    assert names(tmp_path) == ["weights"]
+
+
+def test_a_loss_that_is_no_longer_finite(samples, tmp_path, monkeypatch):
+    real = Trainer.step
+
+    def step(self, frames, labels):
+        loss, correct = real(self, frames, labels)
+        return (math.nan if len(self.reports) == 1 else loss), correct
+
+    monkeypatch.setattr(Trainer, "step", step)
+    last = tmp_path / "run" / "checkpoints" / "last"
+    with pytest.raises(Pseudo3dError, match=r"the loss became nan in epoch 2 at learning rate .*; lower --optim.lr \("):
+        train(samples, small_config(epochs=3), tmp_path / "run", quiet=True)
+    assert all(value.isfinite().all() for value in from_pretrained(last).state_dict().values())
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("val", ["0", "0.15"])
+def test_a_learning_rate_that_is_far_too_high(two_classes, tmp_path, capsys, val):
+    args = ("--optim.lr", "1e30", "--val-fraction", val, "--batch-size", "32")  # one step: the loss before it is fine
+    code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *SMALL, *args)
+    assert code == 2
+    assert re.search(r"no longer finite; lower --optim.lr", err[-1])
+    assert "Traceback" not in "".join(err)
+    if val != "0":  # what validation rejects is not kept
+        assert names(tmp_path) == []
+
+
+def bad_samples(tmp_path):
+    folder = write_two_classes(tmp_path / "data", 4)
+    (folder / "dark" / "bad.mp4").write_text("no video")
+    return read_samples(folder)
+
+
+def test_bad_videos_are_found_before_training(tmp_path):
+    samples = bad_samples(tmp_path)
+    (tmp_path / "data" / "bright" / "worse.mp4").write_bytes(b"")
+    samples = read_samples(tmp_path / "data")
+    with pytest.raises(
+        VideoError, match=r"(bad|worse)\.mp4: .* \(and 1 more: (bad|worse)\.mp4\); training needs every"
+    ):
+        train(samples, small_config(), tmp_path / "run")
+    assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_goes_bad_later(tmp_path, monkeypatch, workers):
+    """Its own one line arrives, from another process too, and the name of the run is free again."""
+    samples = bad_samples(tmp_path)
+    samples = replace(samples, samples=tuple(
+        replace(s, split="test" if "0" in s.path else "train") for s in samples.samples
+    ))  # fmt: skip
+    monkeypatch.setattr(loop, "check_videos", lambda _: None)
+    with pytest.raises(VideoError) as caught:
+        train(samples, small_config(workers=workers, val_fraction=0.0), tmp_path / "run", quiet=True)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'data' / 'dark' / 'bad.mp4'}: is not a video")
+    assert "\n" not in text
+    assert names(tmp_path) == ["data"]
+
+
+def test_a_bad_test_video_costs_no_weights(tmp_path, monkeypatch):
+    samples = bad_samples(tmp_path)
+    samples = replace(samples, samples=tuple(
+        replace(s, split="test" if "0" in s.path or "bad" in s.path else "train") for s in samples.samples
+    ))  # fmt: skip
+    monkeypatch.setattr(loop, "check_videos", lambda _: None)
+    with pytest.raises(VideoError, match=r"bad\.mp4"):
+        train(samples, small_config(val_fraction=0.0), tmp_path / "run", quiet=True)
+    assert from_pretrained(tmp_path / "run" / "checkpoints" / "best").class_names == ("bright", "dark")
+
+
+def test_ctrl_c(two_classes, tmp_path, capsys, monkeypatch):
+    real = Trainer.train_epoch
+
+    def train_epoch(self, epoch, progress):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return real(self, epoch, progress)
+
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
+    run = tmp_path / "run"
+    code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL, "--epochs", "3")
+    assert code == 130
+    assert err[-1] == "p3d train: stopped; what was written so far is whole"
+    assert names(run) == ["checkpoints", "config.json", "metrics.jsonl", "split.json"]
+    assert from_pretrained(run / "checkpoints" / "last").class_names == ("bright", "dark")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a group of processes")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_real_ctrl_c(two_classes, tmp_path, workers):
+    """The terminal interrupts the workers too; none of them may add a traceback."""
+    command = [sys.executable, "-m", "pseudo3d.cli", "train", "--data", str(two_classes), "--out", str(tmp_path / "r")]
+    command += [*SMALL, "--epochs", "1000", "--workers", workers]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    last = tmp_path / "r" / "checkpoints" / "last" / "config.json"
+    for _ in range(600):
+        if last.exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "p3d train: stopped; what was written so far is whole"
+    from_pretrained(last.parent)

@@ -1,0 +1,189 @@
+import subprocess
+import sys
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudo3d import Pseudo3dError
+from pseudo3d.visualize.plots import plot_confusion, plot_embedding, save_figure, tsne
+
+
+def class_names(count):
+    return [f"HandstandPushups_{i:02d}" for i in range(count)]
+
+
+def confusion(classes):
+    matrix = np.random.default_rng(0).integers(0, 4, (classes, classes)) + 9 * np.eye(classes, dtype=int)
+    return plot_confusion(matrix, class_names(classes), title="linear SVM: 80 %")
+
+
+def embedding(classes, *, unlabelled=0, panels=2):
+    labels = class_names(classes) * 5 + [None] * unlabelled
+    points = np.random.default_rng(0).normal(size=(len(labels), 2))
+    return plot_embedding([(f"map {i}", points) for i in range(panels)], labels)
+
+
+def words(figure):
+    """Everything that the figure says."""
+    return {text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_visible()}
+
+
+@pytest.mark.parametrize("draw", [confusion, embedding])
+@pytest.mark.parametrize("classes", [2, 30])
+def test_png_and_svg_are_whole(tmp_path, draw, classes):
+    written = save_figure(draw(classes), tmp_path / "new" / "v1.2_map")
+    assert [path.name for path in written] == ["v1.2_map.png", "v1.2_map.svg"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["v1.2_map.png", "v1.2_map.svg"]
+    with Image.open(written[0]) as image:
+        image.load()
+        assert min(image.size) > 300
+        assert np.ptp(np.asarray(image.convert("L"))) > 100
+    assert ElementTree.parse(written[1]).getroot().tag.endswith("svg")
+
+
+def test_a_suffix_is_not_doubled(tmp_path):
+    names = {path.name for path in save_figure(embedding(2), tmp_path / "map.png")}
+    assert names == {"map.png", "map.svg"}
+
+
+def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
+    save_figure(embedding(2), tmp_path / "map")
+    before = (tmp_path / "map.png").read_bytes()
+    figure = embedding(3)
+
+    def full(path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_figure(figure, tmp_path / "map")
+    assert (tmp_path / "map.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_window_and_nobodys_backend_is_changed():
+    code = """
+import os, sys
+os.environ.pop("DISPLAY", None)
+os.environ["MPLBACKEND"] = "svg"
+import matplotlib, numpy, tempfile
+from pseudo3d.visualize.plots import plot_confusion, plot_embedding, save_figure
+figure = plot_embedding([("a", numpy.eye(2))], ["x", None])
+save_figure(figure, tempfile.mkdtemp() + "/a")
+plot_confusion(numpy.eye(2, dtype=int), ["x", "y"])
+assert "matplotlib.pyplot" not in sys.modules
+assert matplotlib.get_backend().lower() == "svg"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("classes", [2, 25, 30])
+def test_confusion_names_every_class_and_counts_up_to_25(classes):
+    figure = confusion(classes)
+    said = words(figure)
+    assert set(class_names(classes)) <= said
+    assert {"predicted", "true", "linear SVM: 80 %"} <= said
+    (axes,) = figure.axes
+    assert bool(axes.texts) == (classes <= 25)
+
+
+def test_confusion_counts_stand_in_their_cells():
+    figure = plot_confusion(np.array([[7, 0], [2, 5]]), ["x", "y"])
+    assert {text.get_text(): text.get_position() for text in figure.axes[0].texts} == {
+        "7": (0, 0),
+        "2": (0, 1),  # true y, predicted x: second row, first column
+        "5": (1, 1),
+    }
+    shades = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shades, [[1, 0], [2 / 7, 5 / 7]])
+
+
+def test_confusion_of_a_class_without_videos():
+    shades = plot_confusion(np.array([[0, 0], [0, 5]]), ["x", "y"]).axes[0].images[0].get_array()
+    np.testing.assert_allclose(shades, [[0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("classes", [30, 101])
+def test_confusion_names_do_not_overlap(classes):
+    figure = confusion(classes)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(boxes))
+
+
+def test_confusion_of_very_many_classes_is_without_names():
+    assert not set(class_names(300)) & words(confusion(300))
+
+
+@pytest.mark.parametrize(("classes", "unlabelled", "panels"), [(2, 0, 1), (2, 4, 2), (30, 0, 1), (30, 5, 3)])
+def test_embedding_legend_names_every_class_and_hides_nothing(classes, unlabelled, panels):
+    figure = embedding(classes, unlabelled=unlabelled, panels=panels)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["no label"] * bool(unlabelled) + class_names(classes)
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    for axes in figure.axes:
+        assert axes.get_window_extent().y0 >= box.y1
+        assert axes.get_window_extent().height > 300
+
+
+def test_embedding_styles_differ_and_points_are_all_drawn():
+    figure = embedding(70, unlabelled=2, panels=1)
+    drawn = figure.axes[0].collections
+    styles = {(tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes()) for points in drawn}
+    assert len(styles) == 71
+    assert sum(len(points.get_offsets()) for points in drawn) == 70 * 5 + 2
+    assert not embedding(71).legends  # a colour and marker would stand for two classes
+
+
+def test_embedding_without_labels():
+    figure = embedding(0, unlabelled=9)
+    assert not figure.legends
+    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [9, 9]
+
+
+def test_a_class_with_an_empty_name_is_not_unlabelled():
+    figure = plot_embedding([("a", np.eye(2))], ["", None])
+    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [1, 1]
+
+
+def blobs():
+    rng = np.random.default_rng(0)
+    return np.concatenate([5 * np.eye(8)[i] + rng.normal(0, 0.3, (15, 8)) for i in range(3)]).astype(np.float32)
+
+
+def test_tsne_keeps_blobs_apart_and_depends_on_the_seed_alone():
+    features = blobs()
+    points = tsne(features, seed=3)
+    assert points.shape == (45, 2)
+    assert np.array_equal(points, tsne(features, seed=3))
+    # lengths do not matter, up to the amplification of rounding by the descent: compare what is near what
+    for mapped in (points, tsne(features * np.linspace(0.5, 20, 45, dtype=np.float32)[:, None], seed=3)):
+        distance = np.linalg.norm(mapped[:, None] - mapped[None], axis=2) + np.diag(np.full(45, np.inf))
+        assert (distance.argmin(axis=1) // 15 == np.arange(45) // 15).all()
+        centres = mapped.reshape(3, 15, 2).mean(axis=1)
+        radius = np.linalg.norm(mapped.reshape(3, 15, 2) - centres[:, None], axis=2).max()
+        apart = min(np.linalg.norm(centres[i] - centres[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+        assert apart > 2 * radius
+
+
+def test_tsne_of_three_videos():
+    assert np.isfinite(tsne(np.eye(3))).all()
+
+
+def test_tsne_of_too_little():
+    with pytest.raises(Pseudo3dError, match="a map needs at least 3 videos, got 2"):
+        tsne(np.eye(2))
+    # scikit-learn does not survive it
+    with pytest.raises(Pseudo3dError, match="all 5 videos have the same features: there is nothing to map"):
+        tsne(np.ones((5, 4)))
+    with pytest.raises(Pseudo3dError, match="the same features"):
+        tsne(np.linspace(1, 2, 5)[:, None] * np.ones((5, 4)))
