@@ -3,7 +3,7 @@ import pytest
 from torch.utils.data import DataLoader
 from videos import numbered, numbers, write_video
 
-from pseudo3d import Preprocessing, VideoError, read_video
+from pseudo3d import Preprocessing, VideoError
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.data.dataset import Augmentation, EpochSampler, TrainingClips, label_indices
 
@@ -78,14 +78,6 @@ def test_labels_and_memory(samples):
     assert label == samples.class_names.index("down")
     assert frames.dtype == np.uint8
     assert frames.flags.c_contiguous
-
-
-def test_own_size_before_cropping(samples):
-    clips = TrainingClips(samples, NET, Augmentation(resize=(24, 32)), seed=0)
-    frames, _ = clips[0, 0]
-    start = round(frames[0, ..., 2].mean() / 6)
-    path = samples.root / "a.mkv"
-    assert np.array_equal(frames, read_video(path, indices=range(start, start + 4), size=(24, 32)).frames)
 
 
 def test_a_short_video_is_looped(tmp_path):

@@ -24,7 +24,7 @@ def test_round_trip(name):
         dropout=0.3,
         style="torchvision",
         optim=Optim("sgd", schedule="step", milestones=(0.5, 0.9), momentum=0.8),
-        augment=Augmentation((90, 120), random_crop=False, flip=True),
+        augment=Augmentation(random_crop=False, flip=True),
     )
     assert TrainConfig.from_json(other.to_json()) == other
 
@@ -129,7 +129,7 @@ def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys)
     code, out, _ = p3d(
         capsys, "train", "demo", "--data", two_classes, "--out", tmp_path / "run", *SMALL,
         "--optim.lr", "0.0005", "--optim.name", "sgd", "--optim.milestones", "0.3", "0.6", "--augment.flip",
-        "--augment.resize", "None", "--val-fraction", "0", "--seed", "3",
+        "--resize", "None", "--val-fraction", "0", "--seed", "3",
     )  # fmt: skip
     assert code == 0
     assert "video hit@1" in out
@@ -138,7 +138,8 @@ def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys)
     assert (kept.recipe, kept.dropout, kept.label_smoothing) == ("demo", demo.dropout, demo.label_smoothing)
     assert (kept.epochs, kept.size, kept.seed, kept.val_fraction) == (1, 32, 3, 0.0)
     assert kept.optim == replace(demo.optim, lr=0.0005, name="sgd", milestones=(0.3, 0.6))
-    assert kept.augment == Augmentation(resize=(36, 36), flip=True)  # 32 * 182 / 160
+    assert kept.augment == Augmentation(flip=True)
+    assert kept.resize is None
     assert kept.weights == "random"
 
 

@@ -20,13 +20,12 @@ import pseudo3d.training.loop as loop
 from pseudo3d import Pseudo3dError, VideoError, create_model, from_pretrained, load_model, save_pretrained
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.training.config import TrainConfig
-from pseudo3d.training.loop import Trainer, build_model, train, training_resize
+from pseudo3d.training.loop import Trainer, build_model, train, with_margin
 from pseudo3d.training.sides import split_samples
 
 
 def make_trainer(samples, out, config):
-    config = replace(config, augment=replace(config.augment, resize=(36, 36)))
+    config = replace(config, resize=(36, 36))
     torch.manual_seed(config.seed)
     return Trainer(build_model(config, samples.class_names), split_samples(samples, config), config, out)
 
@@ -198,13 +197,12 @@ def test_the_run_folder(trained, two_classes):
     assert sum(map(len, paths.values())) == len(set.union(*paths.values())) == 12
     for side in paths.values():
         assert {path.split("/")[0] for path in side} == {"bright", "dark"}
-    assert TrainConfig.from_json((trained / "config.json").read_text()).augment.resize == (36, 36)
 
 
 def test_a_checkpoint_carries_all(trained):
     model = from_pretrained(trained / "checkpoints" / "best")
     assert model.class_names == ("bright", "dark")
-    assert model.preprocessing == create_model("p3d_resnet14").preprocessing.with_size(32)
+    assert model.preprocessing == replace(create_model("p3d_resnet14").preprocessing, resize=(36, 48), crop=(32, 32))
     assert model.architecture.num_classes == 2
     assert not model.training
     assert "recipe scratch, epoch 1 of 1" in (trained / "checkpoints" / "best" / "README.md").read_text()
@@ -260,19 +258,19 @@ def test_an_epoch_has_one_clip_of_every_video(samples, tmp_path):
     [
         (Preprocessing(), (182, 242)),  # the paper's, section 3.3
         (Preprocessing(1, (240, 320), (224, 224)), (240, 320)),
-        (Preprocessing().with_size(160), (182, 182)),
-        (Preprocessing().with_size(32), (36, 36)),
+        (Preprocessing().with_size(160), (182, 242)),
+        (Preprocessing().with_size(32), (36, 48)),
         (Preprocessing(resize=82, crop=(80, 80)), (91, 121)),
     ],
 )
-def test_training_frames_leave_room_for_the_crop(preprocessing, expected):
-    assert training_resize(preprocessing) == expected
+def test_frames_leave_room_for_the_crop(preprocessing, expected):
+    assert with_margin(preprocessing, None) == replace(preprocessing, resize=expected)
 
 
 def test_the_frame_baseline_trains_at_its_own_size(two_classes, tmp_path, capsys):
     args = ("--model", "resnet14", "--size", "None", "--batch-size", "2", "--val-fraction", "0")
     assert p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *SMALL, *args)[0] == 0
-    assert TrainConfig.from_json((tmp_path / "run" / "config.json").read_text()).augment.resize == (240, 320)
+    assert from_pretrained(tmp_path / "run" / "checkpoints" / "best").preprocessing.resize == (240, 320)
 
 
 def test_a_frame_baseline_becomes_p3d(two_classes, tmp_path, capsys):

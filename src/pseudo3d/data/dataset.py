@@ -19,14 +19,11 @@ class Augmentation:
     """How a training clip differs from a test clip; the same for every frame of a clip.
 
     Args:
-        resize: (height, width) of the frames before cropping; None for 182x242 around the paper's crops of 160x160,
-            with other crops in proportion (a run's config.json has the numbers).
         random_crop: a random window instead of the centre.
         flip: mirror half of the clips left to right. It changes the label of direction classes (left and right,
             rotations), so it is a choice for each data set.
     """
 
-    resize: tuple[int, int] | None = None
     random_crop: bool = True
     flip: bool = False
 
@@ -67,7 +64,7 @@ class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
             video = read_clips(
                 self.samples.root / self.samples.samples[i].path,
                 lambda num_frames: sample_clips_random(num_frames, 1, p.num_frames, np.random.default_rng(start)),
-                size=a.resize or p.resize,
+                size=p.resize,
                 interpolation=p.interpolation,
                 threads=1,
             )

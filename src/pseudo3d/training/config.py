@@ -55,7 +55,9 @@ class TrainConfig:
         style: "caffe" or "torchvision"; None for that of the weights.
         temporal_init: of the temporal filters that a 2-D network lacks.
         head: "new" trains a new head; "auto" keeps that of the weights.
-        size: frames of size x size instead of the network's own, at least 32; None for these.
+        size: crops of size x size instead of the network's own, at least 32; None for these.
+        resize: (height, width) of the frames before cropping, in training and in testing; None for the paper's margin
+            around the crop: 182x242 for P3D's 160, 240x320 for the frame baseline's 224 (section 3.3).
         epochs: passes over the training videos, one random clip of each.
         batch_size: clips in a step.
         dropout: before the head; None for the network's.
@@ -82,6 +84,7 @@ class TrainConfig:
     temporal_init: TemporalInit = "identity"
     head: Head = "new"
     size: int | None = None
+    resize: tuple[int, int] | None = None
     epochs: int = 30
     batch_size: int = 16
     dropout: float | None = None
@@ -186,11 +189,11 @@ def demo() -> TrainConfig:
         "demo",
         model="p3d_resnet14",
         size=48,
+        resize=(54, 54),
         epochs=10,
         batch_size=16,
         dropout=0.1,
         optim=Optim(lr=1.5e-3),
-        augment=Augmentation(resize=(54, 54)),
         val_fraction=0.1,
         val_clips=1,
     )

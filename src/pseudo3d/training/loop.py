@@ -84,26 +84,36 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         )
     if config.size is not None:
         model.preprocessing = model.preprocessing.with_size(config.size)
+    model.preprocessing = with_margin(model.preprocessing, config.resize)
     model.class_names = tuple(class_names)
     return model
 
 
-def training_resize(preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) that training frames are resized to before a random crop.
+def with_margin(preprocessing: Preprocessing, resize: tuple[int, int] | None) -> Preprocessing:
+    """The same crop out of frames resized to (height, width), in training and in testing.
 
-    The paper's 182x242 for P3D's 160x160 and 240x320 for the frame baseline's 224x224 (section 3.3). Where the whole
-    frame is squeezed into the crop (``with_size``), the same margin on both sides.
+    Without ``resize``, 182x242 for crops of 160x160 and the same margin around others (paper section 3.3), unless the
+    network says it itself, as the frame baseline does with 240x320.
+
+    Raises:
+        Pseudo3dError: the crop is below 32 pixels or does not fit into the frames.
 
     Example:
-        >>> training_resize(Preprocessing()), training_resize(Preprocessing().with_size(80))
-        ((182, 242), (91, 91))
+        >>> p = Preprocessing()
+        >>> with_margin(p, None).resize, with_margin(p.with_size(80), None).resize, with_margin(p, (170, 226)).resize
+        ((182, 242), (91, 121), (170, 226))
     """
     height, width = preprocessing.crop
-    if isinstance(preprocessing.resize, int):
-        return round(height * 182 / 160), round(width * 242 / 160)
-    if preprocessing.resize != preprocessing.crop:
-        return preprocessing.resize
-    return round(height * 182 / 160), round(width * 182 / 160)
+    if min(height, width) < 32:
+        raise Pseudo3dError(f"the weights are for frames of {height}x{width}; give a --size of at least 32")
+    if resize is None and (isinstance(preprocessing.resize, int) or preprocessing.resize == preprocessing.crop):
+        resize = round(height * 182 / 160), round(width * 242 / 160)
+    if resize is not None and (resize[0] < height or resize[1] < width):
+        raise Pseudo3dError(
+            f"--resize {resize[0]} {resize[1]} leaves no room for crops of {height}x{width}; "
+            "make it at least as large, or choose a smaller --size"
+        )
+    return preprocessing if resize is None else replace(preprocessing, resize=resize)
 
 
 def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: bool = False) -> TrainResult:
@@ -127,9 +137,6 @@ def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: b
     sides = split_samples(samples, config)
     torch.manual_seed(config.seed)
     model = build_model(config, samples.class_names)
-    if config.augment.resize is None:
-        config = replace(config, augment=replace(config.augment, resize=training_resize(model.preprocessing)))
-    _check_crop(model.preprocessing.crop, config.augment.resize)
     trainer = Trainer(model, sides, config, out)
     check_videos(sides)
     with _run_folder(out):
@@ -146,16 +153,6 @@ def _check_out(out: Path) -> None:
         raise Pseudo3dError(f"{out}: holds a training run already; choose another folder for --out or remove it")
     if out.exists() and any(out.iterdir()):
         raise Pseudo3dError(f"{out}: holds other files; give a new folder for --out")
-
-
-def _check_crop(crop: tuple[int, int], resize: tuple[int, int] | None) -> None:
-    if min(crop) < 32:
-        raise Pseudo3dError(f"the weights are for frames of {crop[0]}x{crop[1]}; give a --size of at least 32")
-    if resize is not None and (resize[0] < crop[0] or resize[1] < crop[1]):
-        raise Pseudo3dError(
-            f"--augment.resize {resize[0]} {resize[1]} leaves no room for crops of {crop[0]}x{crop[1]}; "
-            "make it at least as large, or choose a smaller --size"
-        )
 
 
 @contextmanager
