@@ -39,6 +39,25 @@ def trained(two_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
+@pytest.fixture(scope="session")
+def weights(trained: Path) -> Path:
+    """The best checkpoint of ``trained``; read only."""
+    return trained / "checkpoints" / "best"
+
+
+@pytest.fixture(scope="session")
+def store(two_classes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the features of ``two_classes``, two clips a video; read only."""
+    from tiny import QUICK, one_thread
+
+    from pseudo3d.cli import main
+
+    out = tmp_path_factory.mktemp("store") / "features"
+    with one_thread():
+        assert main(["extract", str(two_classes), "--weights", str(weights), "--out", str(out), *QUICK]) == 0
+    return out
+
+
 @pytest.fixture(name="one_thread")
 def _one_thread() -> Iterator[None]:
     """One thread for torch, as ``tiny.one_thread`` says why."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import QUICK, SMALL, mistake, names, one_thread, p3d, write_two_classes
+from tiny import QUICK, SMALL, mistake, names, p3d, sides_of, write_two_classes
 
 import pseudo3d
 from pseudo3d import FeatureStore, cli
@@ -17,20 +17,6 @@ from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.synthetic import write_moving_digits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def weights(trained):
-    return trained / "checkpoints" / "best"
-
-
-@pytest.fixture(scope="module")
-def store(two_classes, weights, tmp_path_factory):
-    """Features of ``two_classes``; read only."""
-    out = tmp_path_factory.mktemp("store") / "features"
-    with one_thread():
-        assert cli.main(["extract", str(two_classes), "--weights", str(weights), "--out", str(out), *QUICK]) == 0
-    return out
 
 
 def test_help(capsys):
@@ -239,10 +225,6 @@ def test_visualize(store, tmp_path, capsys):
     assert names(tmp_path / "new") == ["two.png", "two.svg"]
 
 
-def sides(run):
-    return {k: {v["path"] for v in side} for k, side in json.loads((run / "split.json").read_text()).items()}
-
-
 @pytest.fixture
 def digits(tmp_path):
     """split/class/file, as the demo's set: 8 classes, 2 train and 1 test videos each."""
@@ -253,7 +235,7 @@ def test_train_on_split_folders(digits, tmp_path, capsys):
     code, out, _ = p3d(capsys, "train", "--data", digits, "--out", tmp_path / "run", *SMALL)
     assert code == 0
     assert "video hit@5" in out  # 8 classes
-    found = sides(tmp_path / "run")
+    found = sides_of(tmp_path / "run")
     assert {path.split("/")[0] for path in found["test"]} == {"test"}
     assert {path.split("/")[0] for path in found["train"] | found["val"]} == {"train"}
     assert len(found["test"]) == 8
@@ -266,7 +248,7 @@ def test_train_on_a_list_with_groups(two_classes, tmp_path, capsys):
     (tmp_path / "groups.txt").write_text("".join(f"{name} {group}\n" for name, group in groups.items()))
     args = ("--data", tmp_path / "list.txt", "--groups", tmp_path / "groups.txt", "--out", tmp_path / "run")
     assert p3d(capsys, "train", *args, *SMALL)[0] == 0
-    found = [{groups[Path(path).stem] for path in side} for side in sides(tmp_path / "run").values()]
+    found = [{groups[Path(path).stem] for path in side} for side in sides_of(tmp_path / "run").values()]
     assert sum(map(len, found)) == len(set.union(*found)) == 3
 
 
@@ -281,7 +263,7 @@ def test_train_on_a_table(two_classes, tmp_path, capsys):
             table.writerow((videos.root / sample.path, sample.label.upper(), split))
     run = tmp_path / "run"
     assert p3d(capsys, "train", "--data", tmp_path / "table.csv", "--out", run, *SMALL)[0] == 0
-    assert {name: len(paths) for name, paths in sides(run).items()} == {"train": 6, "val": 2, "test": 4}
+    assert {name: len(paths) for name, paths in sides_of(run).items()} == {"train": 6, "val": 2, "test": 4}
     assert pseudo3d.from_pretrained(run / "checkpoints" / "best").class_names == ("BRIGHT", "DARK")
 
 
@@ -388,3 +370,27 @@ def test_the_whole_way_in_real_processes(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert names(tmp_path) == ["features", "map.png", "map.svg", "my videos", "runs"]
+
+
+def test_the_runs_own_list_keeps_trained_videos_out_of_the_evaluation(two_classes, tmp_path, capsys):
+    """The next step that `p3d train` names: the SVM is tested on videos that the network has not seen either."""
+    run = tmp_path / "run"
+    code, out, _ = p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL)
+    assert code == 0
+    assert f"next: p3d extract {run / 'split.csv'} --weights {run / 'checkpoints' / 'best'} --out STORE" in out
+    assert (
+        p3d(
+            capsys, "extract", run / "split.csv", "--weights", run / "checkpoints/best", "--out", tmp_path / "s", *QUICK
+        )[0]
+        == 0
+    )
+    assert p3d(capsys, "evaluate", tmp_path / "s")[0] == 0
+    metrics = json.loads((tmp_path / "s" / "evaluation" / "metrics.json").read_text())
+    assert metrics["protocol"] == "the data's own splits"
+    assert metrics["videos"] == len(sides_of(run)["test"])
+
+
+def test_training_goes_on_from_a_run_without_naming_its_network(trained, two_classes, tmp_path, capsys):
+    args = ("--weights", trained / "checkpoints" / "best", *SMALL, "--model", "None")
+    assert p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *args)[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "p3d_resnet14"

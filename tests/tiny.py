@@ -7,6 +7,7 @@ import torch
 from videos import flat, write_video
 
 from pseudo3d.cli import main
+from pseudo3d.data.annotations import read_samples
 from pseudo3d.training.config import get_recipe
 
 # One small network on the processor in float32: fast, and the same everywhere.
@@ -64,3 +65,9 @@ def mistake(capsys, *args):
 def names(folder):
     """What lies in a folder, hidden files too; None when it is not there."""
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else None
+
+
+def sides_of(run):
+    """The paths on each side of a run, read as anybody would read the list it writes."""
+    listed = read_samples(run / "split.csv")
+    return {side: {sample.path for sample in listed.split(side).samples} for side in ("train", "val", "test")}

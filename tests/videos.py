@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 MATRICES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}  # Kr, Kb
 MATRIX_CODES = {"bt601": 6, "bt709": 1, "bt2020": 9}  # AVColorSpace
 RANGE_CODES = {"limited": 1, "full": 2}  # AVColorRange
+X264 = {"crf": "10", "bf": "2", "g": "12", "preset": "veryfast"}
 
 
 def write_video(
@@ -99,6 +100,19 @@ def yuv_frame(rgb: Sequence[float], matrix: str, colour_range: str, pix_fmt: str
     for plane, level in zip(frame.planes, levels, strict=True):
         np.frombuffer(plane, np.uint16 if bits > 8 else np.uint8)[:] = min(round(level), top)
     return frame
+
+
+def damaged(folder: Path) -> Path:
+    """40 H.264 frames, of which packets 10 and 11 claim impossible lengths."""
+    good = write_video(folder / "good.mp4", numbered(40), codec="libx264", pix_fmt="yuv420p", options=X264)
+    with av.open(str(good)) as file:
+        places = [(p.pos, p.size) for p in file.demux(video=0) if p.size]
+    data = bytearray(good.read_bytes())
+    for position, size in places[10:12]:
+        data[position : position + size] = b"\xff" * size
+    path = folder / "broken.mp4"
+    path.write_bytes(data)
+    return path
 
 
 def ffmpeg(*arguments: str | Path) -> bytes:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -254,49 +253,14 @@ def test_reading_a_list_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-# --- The surveillance clips and their sources ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def example() -> dict:
-    return runpy.run_path(str(ROOT / "examples/fight_surv_groups.py"))
-
-
-def test_sources_that_share_a_clip_are_one_group(example):
-    text = (
-        "http://a\nfi1: 0 - 1\nhttp://b \nfi2: 0 - 1\nfi1: 0 - 1\nhttp://c\nfi3: 0 - 1\n\nnofi004 - nofi006 : X set\n"
+def test_a_list_that_lies_elsewhere(tmp_path):
+    """Paths are then relative to the videos, so that the list may move."""
+    for name in ("videos/a/1.mp4", "videos/b/2.mp4", "lists/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "lists/split.csv").write_text(
+        f"path,label,split\n{tmp_path}/videos/a/1.mp4,a,train\n../videos/b/2.mp4,b,test\n"
     )
-    text += "nofi006 - nofi007 : Y\n"
-    groups = example["merge_sources"](example["read_sources"](text))
-    expected = {"fi1": "http://a", "fi2": "http://a", "fi3": "http://c"}
-    assert groups == expected | {f"nofi00{i}": "X_set" for i in range(4, 8)}
-
-
-def test_a_source_that_joins_two_others_makes_all_three_one_group(example):
-    groups = example["merge_sources"]({"a": {"1", "2"}, "b": {"3"}, "c": {"2", "3", "4"}, "d": {"5"}})
-    assert groups == {"1": "a", "2": "a", "3": "a", "4": "a", "5": "d"}
-
-
-def test_a_line_nobody_understands_is_an_error(example):
-    with pytest.raises(ValueError, match=r"line 2: neither an address nor a clip: 'hello'"):
-        example["read_sources"]("http://a\nhello\n")
-
-
-def test_every_surveillance_clip_has_a_group(real_data, tmp_path):
-    folder = real_data / "fight_surv"
-    script = ROOT / "examples/fight_surv_groups.py"
-    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, check=True)
-    videos = read_samples(folder, groups=write(tmp_path / "groups.txt", done.stdout))
-    group = {Path(s.path).stem: s.group for s in videos.samples}
-    assert len(group) == 300
-    assert group["fi044"] == group["nofi022"] == group["fi099"]  # nofi022 stands under both their addresses
-    assert len({group[f"nofi{i:03d}"] for i in range(62, 92)}) == 1
-    assert len(set(group.values())) == 44
-
-
-def test_the_example_explains_itself():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/fight_surv_groups.py")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert "usage: python examples/fight_surv_groups.py FOLDER" in done.stderr
+    listed = read_samples(tmp_path / "lists/split.csv")
+    assert listed.root == tmp_path / "videos"
+    assert [sample.path for sample in listed.samples] == ["a/1.mp4", "b/2.mp4"]

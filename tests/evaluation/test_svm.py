@@ -1,5 +1,6 @@
 import warnings
 from collections import Counter
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.svm import LinearSVC
 
 from pseudo3d import Pseudo3dError
+from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.evaluation import svm
 from pseudo3d.evaluation.svm import evaluate_features
 
@@ -34,6 +36,17 @@ def test_separable_classes_are_told_apart():
     assert result.videos == tuple(f"v{i}" for i in range(18))
     assert result.confusion().tolist() == [[6, 0, 0], [0, 6, 0], [0, 0, 6]]
     assert result.protocol == "5-fold cross-validation"
+
+
+def test_classes_stand_in_the_order_that_training_gives_them():
+    labels = ["10", "9", "100"] * 4
+    result = evaluate_features(blobs(labels, spread=0.2), labels)
+    samples = tuple(Sample(f"{i}.mp4", label) for i, label in enumerate(labels))
+    assert result.class_names == SampleList(Path(), samples).class_names == ("9", "10", "100")
+    assert result.labels.tolist() == [1, 0, 2] * 4
+    assert result.accuracy == 1.0
+    mixed = evaluate_features(blobs(["10", "9", "x"] * 4), ["10", "9", "x"] * 4)
+    assert mixed.class_names == ("10", "9", "x")
 
 
 def test_noise_is_chance():

@@ -114,3 +114,20 @@ def test_other_layers_are_another_store(encoder, samples, tmp_path):
     extract(encoder, samples, tmp_path / "s")
     with pytest.raises(Pseudo3dError, match=r"made with another layers \(\['pool5'\], now \['prob'\]\)"):
         extract(encoder, samples, tmp_path / "s", layers=("prob",))
+
+
+def test_labels_that_changed_are_not_passed_over(encoder, samples, tmp_path):
+    extract(encoder, samples, tmp_path / "s")
+    changed = replace(samples, samples=tuple(replace(sample, group="day 3") for sample in samples.samples))
+    with pytest.raises(Pseudo3dError, match=r"3 videos have another label, split or group than when .*\(b.mkv, a.mkv,"):
+        extract(encoder, changed, tmp_path / "s")
+    assert FeatureStore(tmp_path / "s").groups == ["day 2", "day 1", None]
+
+
+def test_another_folder_with_the_same_names_is_not_the_same_videos(encoder, samples, tmp_path):
+    extract(encoder, samples, tmp_path / "s")
+    (tmp_path / "other").mkdir()
+    for name in ("a.mkv", "b.mkv", "c.mkv"):
+        write_video(tmp_path / "other" / name, [gradient(32, 48)] * 4)
+    with pytest.raises(Pseudo3dError, match="made with another root .*; give a new folder for --out"):
+        extract(encoder, replace(samples, root=tmp_path / "other"), tmp_path / "s")

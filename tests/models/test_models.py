@@ -164,6 +164,22 @@ def test_preprocessing_follows_the_style():
     assert (ours.channel_order, ours.value_range, ours.num_frames) == ("RGB", (0, 1), 1)
 
 
+def test_flow_has_its_own_grey_level():
+    """Two channels of optical flow as grey levels around 128 (the release's flow network)."""
+    p = create_model("p3d_resnet14", in_channels=2).preprocessing
+    assert (p.mean, p.std, p.value_range) == ((128.0, 128.0), (1.0, 1.0), (0.0, 255.0))
+
+
+@torch.no_grad()
+def test_pool5_and_prob_are_float32_under_autocast():
+    model = randomise(create_model("p3d_resnet14", num_classes=50)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.forward_features(torch.randn(2, 3, 16, 32, 32), ("res5", "pool5", "logits", "prob"))
+    assert [got[layer].dtype for layer in got] == [torch.bfloat16, *[torch.float32] * 3]
+    torch.testing.assert_close(got["prob"].sum(1), torch.ones(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(got["pool5"], got["res5"].float().mean((2, 3, 4)))
+
+
 def test_dropout_acts_only_in_training():
     model = create_model("p3d_resnet14", num_classes=3, dropout=0.9)
     clips = torch.randn(2, 3, 16, 32, 32)

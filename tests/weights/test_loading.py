@@ -19,6 +19,8 @@ def torchvision_state(model):
     """The arrays of our 2-D network under torchvision's keys, written down key by key from torchvision's classes."""
     state = {}
     for key, value in model.state_dict().items():
+        if key == "layout":  # ours alone
+            continue
         parts = key.split(".")
         if parts[0] == "stem":
             key = ".".join([{"conv1": "conv1", "bn_conv1": "bn1"}[parts[1]], *parts[2:]])
@@ -132,6 +134,31 @@ def test_other_shapes():
     model = create_model("resnet14", num_classes=7, in_channels=2, style="torchvision")
     with pytest.raises(Pseudo3dError, match=r"stem\.conv1\.weight has shape \(64, 3, 7, 7\), the model needs \(64, 2"):
         load_weights(model, torchvision_state(network_2d(14)))
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ({"style": "torchvision"}, "need style 'torchvision', the model has style 'caffe'"),
+        ({"blocks": "A"}, "for blocks 'A', the model has 'ABC'"),
+        ({"blocks": "CAB"}, "for blocks 'CAB', the model has 'ABC'"),
+    ],
+)
+def test_a_plain_state_dict_of_ours_says_what_it_is_for(of, words):
+    """The names and shapes are the same: without this, such weights would load and compute nonsense."""
+    state = create_model("p3d_resnet14", num_classes=4, **of).state_dict()
+    with pytest.raises(ValueError, match=words):
+        load_weights(create_model("p3d_resnet14", num_classes=4), state)
+
+
+def test_load_model_takes_the_style_of_a_plain_state_dict():
+    state = create_model("p3d_resnet14", num_classes=4, style="torchvision").state_dict()
+    assert load_model("p3d_resnet14", state).architecture.style == "torchvision"
+
+
+def test_what_was_not_in_the_weights_is_said(caplog):
+    load_model("p3d_resnet14", torchvision_state(network_2d(14)))
+    assert "18 initialised, 0 dropped; not in the weights: res2.0.conv_t.weight" in caplog.text
 
 
 def test_our_frame_baseline_becomes_p3d():

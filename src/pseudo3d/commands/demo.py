@@ -20,8 +20,13 @@ Why: chance is {chance:.1%}. The frame network has the same depth and sees the s
 averages what it thinks of 20 of them. The motion is not in any frame, so training has nothing to hold on to. P3D's
 3x1x1 convolutions compare neighbouring frames from the first stage to the last, and the class is exactly there. That is
 the paper's point (sections 1 and 3): temporal connections at every level, not only over finished frame features.
-(The SVM may find a little more in the frames: the average over a video still tells whether the digit's place or its
+(An SVM may find a little more in the frames: the average over a video still tells whether the digit's place or its
 size varied, though not in which direction.)
+"""
+
+_NO_MEANING = """
+Chance is {chance:.1%}. With so few videos or epochs P3D has not learned the motions ({video_hit:.1%}), and these
+numbers say nothing about the two networks; the demo as it stands, without options, trains long enough.
 """
 
 
@@ -36,6 +41,18 @@ class DemoRow:
     parameters: int
     clips_per_second: float
     train_seconds: float
+
+    def to_json(self) -> dict[str, float]:
+        """Under the names that every metrics file uses."""
+        return {
+            "clip hit@1": self.clip_hit,
+            "video hit@1": self.video_hit,
+            "linear SVM accuracy": self.svm_accuracy,
+            "MB": self.megabytes,
+            "parameters": self.parameters,
+            "extraction clips/s": round(self.clips_per_second, 1),
+            "training seconds": round(self.train_seconds, 1),
+        }
 
 
 def run(args: Sequence[str]) -> int:
@@ -95,7 +112,7 @@ def demo(
     _draw(out, list(rows))
     seconds = time.perf_counter() - started
     _report(rows, samples.class_names, seconds)
-    metrics: dict[str, Any] = {name: row.__dict__ for name, row in rows.items()}
+    metrics: dict[str, Any] = {name: row.to_json() for name, row in rows.items()}
     metrics |= {"chance": 1 / len(samples.class_names), "seconds": round(seconds, 1), "videos": len(samples)}
     files.write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(f"everything is in {out}: metrics.json, tsne.png, confusion_*.png, checkpoints, features")
@@ -103,7 +120,7 @@ def demo(
 
 
 def _start_over(out: Path) -> None:
-    """Make the folder ready: remove what an earlier demo left there, but for its videos; never anything else."""
+    """Make the folder ready: remove what an earlier demo left there, and never anything else."""
     from pseudo3d import files
     from pseudo3d.errors import Pseudo3dError
 
@@ -113,10 +130,13 @@ def _start_over(out: Path) -> None:
         raise Pseudo3dError(f"{out}: holds other files; give a new folder for --out")
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / _MARK, '{"made by": "p3d demo"}\n')
-    for name in ("p3d_resnet14", "resnet14"):
-        for earlier in (out / name, out / "features" / name):
-            if earlier.exists():
-                shutil.rmtree(earlier)
+    for earlier in ("p3d_resnet14", "resnet14", "features", "videos"):
+        if (out / earlier).exists():
+            shutil.rmtree(out / earlier)
+    for picture in ("tsne", "confusion_p3d_resnet14", "confusion_resnet14"):
+        for suffix in ("png", "svg"):
+            (out / f"{picture}.{suffix}").unlink(missing_ok=True)
+    (out / "metrics.json").unlink(missing_ok=True)
 
 
 def _measure(config: Any, samples: Any, out: Path, clips: int) -> DemoRow:
@@ -187,5 +207,8 @@ def _report(rows: dict[str, DemoRow], class_names: Sequence[str], seconds: float
         ("training, s", *(f"{row.train_seconds:.0f}" for row in rows.values())),
     ]
     print_table(("on held-out videos", "P3D ResNet-14", "frames: ResNet-14"), lines)
-    print(_MEANING.format(chance=1 / len(class_names)))
+    p3d, frames = rows.values()
+    chance = 1 / len(class_names)
+    learned = p3d.video_hit > 0.5 and p3d.video_hit > 2 * frames.video_hit
+    print((_MEANING if learned else _NO_MEANING).format(chance=chance, video_hit=p3d.video_hit))
     print(f"the whole demo took {seconds:.0f} s")

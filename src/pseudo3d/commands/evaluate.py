@@ -3,8 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
+
+if TYPE_CHECKING:
+    from pseudo3d.evaluation.svm import SvmResult
+    from pseudo3d.features.store import FeatureStore
 
 
 def run(args: Sequence[str]) -> int:
@@ -40,24 +45,30 @@ def evaluate(
         c: the SVM's constant (the paper states none; 1 is ours).
         out: where results go; STORE/evaluation unless given.
     """
-    from pseudo3d import files
-    from pseudo3d.commands.output import print_table
-    from pseudo3d.data.annotations import Sample, assign_groups, read_groups
     from pseudo3d.errors import Pseudo3dError
-    from pseudo3d.evaluation.svm import evaluate_features
     from pseudo3d.features.store import FeatureStore
-    from pseudo3d.visualize.plots import plot_confusion, save_figure
 
     if not 0 < c < float("inf") or folds < 2:
         raise Pseudo3dError(f"--c must be above 0 and --folds at least 2, got {c} and {folds}")
     features = FeatureStore(store)
     if len(features) == 0:
         raise Pseudo3dError(f"{store}: holds no features ({len(features.failures)} videos failed); extract some first")
+    result = _judge(features, layer, groups, folds, c)
+    out = store / "evaluation" if out is None else out
+    _write(result, out, layer, c, failed=len(features.failures))
+    _print(result, out, c, failed=len(features.failures))
+    return 0
+
+
+def _judge(features: "FeatureStore", layer: str, groups: Path | None, folds: int, c: float) -> "SvmResult":
+    from pseudo3d.data.annotations import Sample, assign_groups, read_groups
+    from pseudo3d.evaluation.svm import evaluate_features
+
     sources = features.groups
     if groups is not None:
         given = assign_groups([Sample(video) for video in features.videos], read_groups(groups))
         sources = [sample.group for sample in given]
-    result = evaluate_features(
+    return evaluate_features(
         features.features(layer),
         features.labels,
         videos=features.videos,
@@ -66,31 +77,41 @@ def evaluate(
         folds=folds,
         c=c,
     )
-    matrix = result.confusion()
-    out = store / "evaluation" if out is None else out
+
+
+def _write(result: "SvmResult", out: Path, layer: str, c: float, *, failed: int) -> None:
+    from pseudo3d import files
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.visualize.plots import plot_confusion, save_figure
+
     if out.exists() and not out.is_dir():
         raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
     out.mkdir(parents=True, exist_ok=True)
+    matrix = result.confusion()
     metrics = {
         "accuracy": result.accuracy,
         "videos": len(result.videos),
         "protocol": result.protocol,
         "layer": layer,
         "svm C": c,
-        "failed videos left out": len(features.failures),
+        "failed videos left out": failed,
         "class names": list(result.class_names),
         "confusion": matrix.tolist(),
     }
     files.write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     title = f"linear SVM on {layer}: {result.accuracy:.1%}"
     save_figure(plot_confusion(matrix, result.class_names, title=title), out / "confusion")
+
+
+def _print(result: "SvmResult", out: Path, c: float, *, failed: int) -> None:
+    from pseudo3d.commands.output import print_table
+
     rows = [
         (name, f"{row[i]}", f"{row.sum()}", f"{row[i] / row.sum():.1%}" if row.sum() else "-")
-        for i, (name, row) in enumerate(zip(result.class_names, matrix, strict=True))
+        for i, (name, row) in enumerate(zip(result.class_names, result.confusion(), strict=True))
     ]
     print_table(("class", "right", "videos", "accuracy"), rows)
     print(f"linear SVM accuracy {result.accuracy:.1%} on {len(result.videos)} videos ({result.protocol}, C = {c:g})")
-    if features.failures:
-        print(f"{len(features.failures)} videos failed in extraction and are not in this number")
+    if failed:
+        print(f"{failed} videos failed in extraction and are not in this number")
     print(f"written: {out / 'metrics.json'}, confusion.png, confusion.svg")
-    return 0

@@ -53,5 +53,5 @@ def _train(data: Path, out: Path, groups: Path | None, config: "TrainConfig") ->
     for name, value in result.test.items():
         print(f"  {name:12} {value:6.1%}")
     print(f"weights: {result.checkpoint}")
-    print(f"next: p3d extract VIDEOS --weights {result.checkpoint} --out STORE")
+    print(f"next: p3d extract {result.run / 'split.csv'} --weights {result.checkpoint} --out STORE")
     return 0

@@ -64,7 +64,7 @@ class SampleList:
 
     def __post_init__(self) -> None:
         if not self.class_names:
-            object.__setattr__(self, "class_names", _class_names(self.samples))
+            object.__setattr__(self, "class_names", class_names_of(sample.label for sample in self.samples))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,8 +74,17 @@ class SampleList:
         return replace(self, samples=tuple(sample for sample in self.samples if sample.split == name))
 
 
-def _class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
-    names = {sample.label for sample in samples if sample.label is not None}
+def class_names_of(labels: Iterable[str | None]) -> tuple[str, ...]:
+    """The classes of these labels, each once and in order: by number when all of them are whole numbers.
+
+    Args:
+        labels: of videos; None is no class.
+
+    Example:
+        >>> class_names_of(["10", "9", None, "9"]), class_names_of(["10", "9", "left"])
+        (('9', '10'), ('10', '9', 'left'))
+    """
+    names = {label for label in labels if label is not None}
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
@@ -262,7 +271,8 @@ def read_samples(data: str | Path, *, groups: str | Path | None = None) -> Sampl
     """The videos of a folder, of a list of lines ``path label`` (.txt, .lst) or of a table (.csv).
 
     In a folder, files that end in one of ``VIDEO_EXTENSIONS`` count; hidden files and folders are skipped and links
-    are followed. In a list, a path starts from the list's own folder unless it is absolute. Each video stands once.
+    are followed. In a list, a path starts from the list's own folder unless it is absolute; where none of the videos
+    lies in that folder, the root is the nearest folder that holds them all. Each video stands once.
 
     Args:
         data: the folder or file.
@@ -286,6 +296,7 @@ def read_samples(data: str | Path, *, groups: str | Path | None = None) -> Sampl
         samples = [replace(sample, path=_relative_to(root, sample.path)) for sample in samples]
         empty = f"{data} lists no videos"
         _check_listed(root, samples, name)
+        root, samples = _at_home(root, samples)
     elif data.exists():
         raise Pseudo3dError(f"{data} is no list of videos: give a folder or one of {' '.join(LIST_EXTENSIONS)}")
     else:
@@ -339,6 +350,14 @@ def _read_text(path: Path) -> str:
 def _relative_to(root: Path, path: str) -> str:
     full = Path(os.path.normpath(root / path))
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix()
+
+
+def _at_home(root: Path, samples: list[Sample]) -> tuple[Path, list[Sample]]:
+    """Paths relative to where the videos are, for a list that lies elsewhere: names then survive a move of the list."""
+    if not samples or not all(Path(sample.path).is_absolute() for sample in samples):
+        return root, samples
+    home = Path(os.path.commonpath([Path(sample.path).parent for sample in samples]))
+    return home, [replace(sample, path=_relative_to(home, sample.path)) for sample in samples]
 
 
 def _check_listed(root: Path, samples: Sequence[Sample], source: str) -> None:

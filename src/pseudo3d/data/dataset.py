@@ -57,7 +57,7 @@ class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int] | VideoError:
         """The clip drawn for ``(epoch, i)`` (``EpochSampler`` makes these keys)."""
         epoch, i = key
-        rng = np.random.default_rng((self.seed, epoch, i))
+        rng = np.random.default_rng((self.seed, 0, epoch, i))  # 0 and 1 keep clips and order apart
         start = rng.integers(2**62)  # one draw, whatever the number of frames turns out to be
         p, a = self.preprocessing, self.augmentation
         try:
@@ -89,7 +89,7 @@ class EpochSampler:
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        order = np.random.default_rng((self.seed, 1, self.epoch)).permutation(self.length)
         return iter([(self.epoch, int(i)) for i in order])
 
 

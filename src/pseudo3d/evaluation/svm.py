@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from pseudo3d.data.annotations import class_names_of
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.metrics import hit_at_k
 
@@ -18,7 +19,7 @@ class SvmResult:
 
     Args:
         videos: their paths.
-        class_names: in index order.
+        class_names: in index order, which is that of ``SampleList.class_names``.
         labels: (videos,), true class indices.
         scores: (videos, classes), decision values.
         protocol: how training and test videos were kept apart, in words.
@@ -87,7 +88,7 @@ def evaluate_features(
     videos = videos if videos is not None else [str(i) for i in range(len(labels))]
     groups = groups if groups is not None else [None] * len(labels)
     _check(features, labels, videos)
-    names = tuple(sorted({str(label) for label in labels}))
+    names = class_names_of(labels)
     y = np.array([names.index(str(label)) for label in labels], np.int64)
     if splits is not None and any(splits):
         sides, protocol = [_split_sides(splits, videos, groups)], "the data's own splits"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pseudo3d.data.annotations import SampleList
+from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.features.encoder import VideoEncoder
 from pseudo3d.features.store import StoreWriter, VideoFeatures
 from pseudo3d.models.interface import check_layers
@@ -43,14 +44,16 @@ def extract(
         on_video: called for each video, also one done before, with its failure or None (a progress bar).
 
     Raises:
-        Pseudo3dError: an unknown layer, or ``out`` holds a store made in another way, or other files.
+        Pseudo3dError: an unknown layer, or ``out`` holds other files or a store made in another way (other weights,
+            another root, other labels).
         OSError: ``out`` cannot be written or the disk is full; what was written before stays whole.
     """
     check_layers(layers, encoder.network.layers)  # before a store is made that would carry a wrong name for ever
     by_path = {samples.root / sample.path: sample for sample in samples.samples}
-    info = {**encoder.describe(), "layers": list(layers)}
+    info = {**encoder.describe(), "layers": list(layers), "root": samples.root.as_posix()}
     encoded = 0
     with StoreWriter(out, info) as writer:
+        _check_described(writer, samples)
         todo = [path for path, sample in by_path.items() if sample.path not in writer.done]
         if on_video is not None:
             for _ in range(len(by_path) - len(todo)):
@@ -80,3 +83,17 @@ def extract(
         asked = {sample.path for sample in samples.samples}
         failures = {path: reason for path, reason in writer.failures.items() if path in asked}
     return ExtractReport(encoded, len(by_path) - len(todo), failures)
+
+
+def _check_described(writer: StoreWriter, samples: SampleList) -> None:
+    """Raise if a video in the store has another label, split or group now: its row would go on saying the old one."""
+    changed = [
+        sample.path
+        for sample in samples.samples
+        if writer.done.get(sample.path, ()) not in ((), (sample.label, sample.split, sample.group))
+    ]
+    if changed:
+        raise Pseudo3dError(
+            f"{writer.folder}: {len(changed)} videos have another label, split or group than when they were extracted "
+            f"({first_few(changed)}); give a new folder for --out"
+        )

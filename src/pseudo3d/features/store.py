@@ -180,10 +180,10 @@ class StoreWriter:
         else:
             _check_same(self.folder, before, json.loads(json.dumps(info)))
         self._dims: dict[str, int] = {}  # of each layer; the first row says it
-        self.done: set[str] = set()
+        self.done: dict[str, tuple[str | None, str | None, str | None]] = {}  # label, split, group of each video
         for part in _parts(self.folder):
-            table = _read_part(part, ["video"])
-            self.done.update(table["video"].to_pylist())
+            rows = _read_part(part, ["video", "label", "split", "group"]).to_pylist()
+            self.done |= {row["video"]: (row["label"], row["split"], row["group"]) for row in rows}
         self.failures = _read_failures(self.folder)
 
     def __enter__(self) -> "StoreWriter":
@@ -207,14 +207,14 @@ class StoreWriter:
             raise Pseudo3dError(f"{row.video!a}: the name is not UTF-8; rename the file")
         for layer, values in row.layers.items():
             if values.dtype != np.float32 or values.ndim != 1 or not np.isfinite(values).all():
-                raise ValueError(
+                raise Pseudo3dError(
                     f"{row.video}: {layer} must be finite float32 (dim,), got {values.dtype} {values.shape}"
                 )
         dims = {layer: len(values) for layer, values in row.layers.items()}
         if dims != (self._dims or dims):
             raise ValueError(f"{row.video}: the rows before have the layers {self._dims}, this one {dims}")
         self._dims = dims
-        self.done.add(row.video)
+        self.done[row.video] = (row.label, row.split, row.group)
         self._rows.append(row)
         if self.failures.pop(row.video, None) is not None:
             self._write_failures()

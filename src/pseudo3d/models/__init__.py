@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pseudo3d.errors import Pseudo3dError
@@ -25,14 +25,14 @@ class Architecture:
     dropout: float
 
 
-def _preprocessing(style: Style, preprocessing: Preprocessing) -> Preprocessing:
+def _preprocessing(style: Style, in_channels: int, preprocessing: Preprocessing) -> Preprocessing:
     """The same geometry in the grey levels that weights of this style were trained with."""
+    if in_channels != 3:  # flow as grey levels, mean 128 (the release's flow network)
+        return replace(preprocessing, mean=(128.0,) * in_channels, std=(1.0,) * in_channels, channel_order="RGB")
     if style == "caffe":
         return preprocessing
-    return Preprocessing(
-        num_frames=preprocessing.num_frames,
-        resize=preprocessing.resize,
-        crop=preprocessing.crop,
+    return replace(
+        preprocessing,
         mean=IMAGENET_MEAN_RGB,
         std=IMAGENET_STD_RGB,
         channel_order="RGB",
@@ -50,7 +50,7 @@ def _build(
         in_channels=arch.in_channels,
         style=arch.style,
         dropout=arch.dropout,
-        preprocessing=_preprocessing(arch.style, preprocessing),
+        preprocessing=_preprocessing(arch.style, arch.in_channels, preprocessing),
     )
 
 

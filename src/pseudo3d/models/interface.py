@@ -1,7 +1,9 @@
 """What every network shares at its ends: the checks of what it is asked, and the layers after res5."""
 
+import contextlib
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,13 +55,19 @@ def check_clips(clips: Tensor, in_channels: int, steps: int) -> None:
 def classify(
     x: Float[Tensor, "N C T H W"], dropout: nn.Module, fc: nn.Module, features: dict[str, Tensor], layers: Sequence[str]
 ) -> None:
-    """Add those of pool5, logits and prob that ``layers`` asks for to ``features``, each (N, D); ``x`` is res5."""
-    pool5 = x.mean(dim=(2, 3, 4))
-    if "pool5" in layers:
-        features["pool5"] = pool5
-    if "logits" in layers or "prob" in layers:
-        logits = fc(dropout(pool5))
-        if "logits" in layers:
-            features["logits"] = logits
-        if "prob" in layers:
-            features["prob"] = logits.softmax(dim=1)
+    """Add those of pool5, logits and prob that ``layers`` asks for to ``features``, each (N, D); ``x`` is res5.
+
+    They are float32 whatever the precision of the convolutions: these few numbers cost nothing, and in bfloat16
+    probabilities would tie and not add up to 1.
+    """
+    kind = x.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext():
+        pool5 = x.float().mean(dim=(2, 3, 4))
+        if "pool5" in layers:
+            features["pool5"] = pool5
+        if "logits" in layers or "prob" in layers:
+            logits = fc(dropout(pool5))
+            if "logits" in layers:
+                features["logits"] = logits
+            if "prob" in layers:
+                features["prob"] = logits.softmax(dim=1)

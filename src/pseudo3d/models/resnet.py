@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -84,6 +85,8 @@ class VideoResNet(nn.Module):
         super().__init__()
         self.preprocessing = preprocessing
         self.has_time = blocks is not None
+        # Weights of another style or block order have the same names and shapes: a state dict says what it is for.
+        self.register_buffer("layout", torch.tensor(list(f"{style} {blocks or '2D'}".encode()), dtype=torch.uint8))
         self.stem = Stem(in_channels, style)
         kinds = cast("itertools.cycle[BlockKind]", itertools.cycle(blocks or ["2D"]))  # one counter for all stages
         stages, channels = [], 64

@@ -15,10 +15,12 @@ from pseudo3d.inference import DType
 from pseudo3d.models.blocks import Style
 from pseudo3d.weights.loading import Head, TemporalInit
 
+DEFAULT_MODEL = "p3d_resnet50"
+
 
 @dataclass(frozen=True)
 class Optim:
-    """How the weights move.
+    """How the weights move. The paper states neither momentum nor weight decay: the values here are ours.
 
     Args:
         name: "adamw" or "sgd".
@@ -49,7 +51,7 @@ class TrainConfig:
 
     Args:
         recipe: the recipe these values come from.
-        model: a name of ``p3d models``.
+        model: a name of ``p3d models``; None for that of a pretrained folder, else p3d_resnet50.
         weights: what to start from: a pretrained folder, a weights file, or "random".
         blocks: order of the P3D blocks.
         style: "caffe" or "torchvision"; None for that of the weights.
@@ -77,7 +79,7 @@ class TrainConfig:
     """
 
     recipe: tyro.conf.Suppress[str]
-    model: str = "p3d_resnet50"
+    model: str | None = None
     weights: str = "random"
     blocks: str = "ABC"
     style: Style | None = None

@@ -20,17 +20,18 @@ from torch.utils.data import DataLoader
 from pseudo3d import files
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import EpochSampler, TrainingClips
-from pseudo3d.errors import Pseudo3dError, VideoError
+from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.evaluation.protocols import score_videos
 from pseudo3d.inference import ClipRunner, choose_device, choose_dtype, to_input
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.training.checkpoint import save_checkpoint
-from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.config import DEFAULT_MODEL, TrainConfig
 from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
 from pseudo3d.training.progress import TrainingProgress
-from pseudo3d.training.sides import Sides, check_videos, sides_to_json, split_samples
+from pseudo3d.training.sides import Sides, check_videos, sides_to_csv, split_samples
 from pseudo3d.weights import from_pretrained, load_model
+from pseudo3d.weights.pretrained import read_config
 
 Report = dict[str, Any]
 
@@ -58,6 +59,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     Raises:
         Pseudo3dError: no such network, weights that do not fit, or frozen batch norms without trained weights.
     """
+    name = config.model or _model_of(config.weights)
     if config.weights == "random":
         if config.freeze_bn:
             raise Pseudo3dError(
@@ -65,7 +67,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
                 "or use --no-freeze-bn"
             )
         model = create_model(
-            config.model,
+            name,
             num_classes=len(class_names),
             blocks=config.blocks,
             style=config.style or "caffe",
@@ -73,7 +75,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         )
     else:
         model = load_model(
-            config.model,
+            name,
             config.weights,
             num_classes=len(class_names),
             blocks=config.blocks,
@@ -83,10 +85,22 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
             temporal_init=config.temporal_init,
         )
     if config.size is not None:
-        model.preprocessing = model.preprocessing.with_size(config.size)
+        model.preprocessing = _scaled(model.preprocessing, config.size)
     model.preprocessing = with_margin(model.preprocessing, config.resize)
+    if config.head == "auto" and model.class_names not in (None, tuple(class_names)):
+        raise Pseudo3dError(
+            f"{config.weights}: its classes are {first_few(model.class_names or ())}, the data's "
+            f"{first_few(class_names)}; use --head new"
+        )
     model.class_names = tuple(class_names)
     return model
+
+
+def _model_of(weights: str) -> str:
+    """The network that weights are for, if they say it."""
+    if weights == "random" or not Path(weights).is_dir():
+        return DEFAULT_MODEL
+    return read_config(Path(weights))["architecture"]["name"]
 
 
 def with_margin(preprocessing: Preprocessing, resize: tuple[int, int] | None) -> Preprocessing:
@@ -116,11 +130,20 @@ def with_margin(preprocessing: Preprocessing, resize: tuple[int, int] | None) ->
     return preprocessing if resize is None else replace(preprocessing, resize=resize)
 
 
+def _scaled(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    """Crops of size x size, with the network's own margin around them where it has one."""
+    resize = preprocessing.resize
+    if isinstance(resize, int) or resize == preprocessing.crop:
+        return preprocessing.with_size(size)
+    height, width = (round(edge * size / own) for edge, own in zip(resize, preprocessing.crop, strict=True))
+    return replace(preprocessing, resize=(height, width), crop=(size, size))
+
+
 def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: bool = False) -> TrainResult:
     """Train a network on labelled videos and test it.
 
-    Writes ``out``/config.json, metrics.jsonl (one line an epoch, one for the test), split.json (which video was on
-    which side) and checkpoints/best and checkpoints/last, each a pretrained folder.
+    Writes ``out``/config.json, metrics.jsonl (one line an epoch, one for the test), split.csv (which video was on
+    which side; a list that ``p3d extract`` takes) and checkpoints/best and checkpoints/last, each a pretrained folder.
 
     Args:
         samples: labelled videos (``data.annotations.read_samples``).
@@ -137,11 +160,14 @@ def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: b
     sides = split_samples(samples, config)
     torch.manual_seed(config.seed)
     model = build_model(config, samples.class_names)
+    assert not isinstance(model.preprocessing.resize, int)  # with_margin has seen to it
+    # config.json says what was trained, not what was left open
+    config = replace(config, model=model.architecture.name, resize=model.preprocessing.resize)
     trainer = Trainer(model, sides, config, out)
     check_videos(sides)
     with _run_folder(out):
         files.write_text(out / "config.json", config.to_json())
-        files.write_text(out / "split.json", sides_to_json(sides))
+        files.write_text(out / "split.csv", sides_to_csv(sides))
         with TrainingProgress(config.epochs, trainer.steps_per_epoch, quiet=quiet) as progress:
             return trainer.run(progress)
 
@@ -159,13 +185,14 @@ def _check_out(out: Path) -> None:
 def _run_folder(out: Path) -> Iterator[None]:
     """The run's folder; removed when the run ends before its first checkpoint, so that the name is free again."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    (out / "checkpoints").mkdir(parents=True)  # of two runs that are started at once, the second ends here
     try:
-        (out / "checkpoints").mkdir(parents=True)
         yield
     except BaseException:
         if not any((out / "checkpoints").glob("*/config.json")):
-            for entry in [*out.iterdir()] if out.is_dir() else []:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            shutil.rmtree(out / "checkpoints")
+            for name in ("config.json", "split.csv", "metrics.jsonl"):
+                (out / name).unlink(missing_ok=True)
             with suppress(OSError):  # somebody else's file is in one of them
                 for folder in made:
                     folder.rmdir()

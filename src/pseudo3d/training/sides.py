@@ -1,10 +1,11 @@
 """The videos of a run by what they are for: to train, to choose the best epoch, to test."""
 
-import json
+import csv
+import io
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pseudo3d.data.annotations import SampleList
@@ -77,7 +78,16 @@ def check_videos(sides: Sides) -> None:
         raise VideoError(f"{text}{more}; training needs every video, so mend it or take it out")
 
 
-def sides_to_json(sides: Sides) -> str:
-    """Which video was on which side, for the run folder."""
-    named = {name: getattr(sides, name) for name in ("train", "val", "test")}
-    return json.dumps({k: [asdict(s) for s in v.samples] if v else [] for k, v in named.items()}, indent=1) + "\n"
+def sides_to_csv(sides: Sides) -> str:
+    """Which video was on which side: a table that ``read_samples`` reads.
+
+    Features extracted from this table are evaluated on the videos that the network was not trained on.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("path", "label", "split", "group"))
+    for name, side in (("train", sides.train), ("val", sides.val), ("test", sides.test)):
+        if side is not None:
+            for sample in side.samples:
+                table.writerow(((side.root / sample.path).as_posix(), sample.label, name, sample.group or ""))
+    return text.getvalue()

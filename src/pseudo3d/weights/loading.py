@@ -1,6 +1,7 @@
 """load_weights: numbers from a file, a folder or a state dict into a network, strictly and with a report."""
 
 import json
+import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from pseudo3d.models.blocks import Bottleneck, Style
 from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
 from pseudo3d.weights.pretrained import WEIGHTS_NAME, read_config, read_safetensors
 from pseudo3d.weights.torchvision import from_torchvision, is_torchvision
+
+logger = logging.getLogger("pseudo3d")
 
 Source = str | Path | Mapping[str, Tensor]
 Head = Literal["auto", "new"]
@@ -51,7 +54,8 @@ class _Weights:
 
     name: str
     state: dict[str, Tensor]
-    style: Style | None = None  # None: our own names in a file that does not say
+    style: Style | None = None  # None: a file that does not say
+    blocks: str | None = None  # likewise; "2D" for a frame network
     config: dict[str, Any] = field(default_factory=dict)
     imagenet: bool = False
 
@@ -106,7 +110,7 @@ def load_weights(
     weights = _read(source)
     _check_architecture(model, weights)
     state, dropped = _without_head(model, weights, head)
-    own = model.state_dict()
+    own = {key: value for key, value in model.state_dict().items() if key != "layout"}
     missing = [key for key in own if key not in state]
     inflated = _inflated(own, missing)
     _check_arrays(weights.name, strict, own, state, expected={*inflated, *(key for key in own if _is_head(key))})
@@ -158,7 +162,9 @@ def load_model(
         style=style or read.style or "caffe",
         dropout=dropout,
     )
-    load_weights(model, weights, head=head, temporal_init=temporal_init, std=std)
+    report = load_weights(model, weights, head=head, temporal_init=temporal_init, std=std)
+    if report.initialised:
+        logger.warning("%s; not in the weights: %s", report, first_few(report.initialised))
     return model.eval()
 
 
@@ -218,13 +224,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _named(name: str, state: dict[str, Tensor], config: dict[str, Any]) -> _Weights:
     if is_torchvision(state):
-        return _Weights(name, from_torchvision(state), "torchvision", imagenet=True)
+        return _Weights(name, from_torchvision(state), "torchvision", "2D", imagenet=True)
+    layout = state.pop("layout", None)
     if "stem.conv1.weight" not in state:
         raise Pseudo3dError(
             f"{name}: its arrays have neither this project's names nor those of torchvision's ResNets "
             f"(the first are {', '.join(list(state)[:3])})"
         )
-    return _Weights(name, state, config.get("architecture", {}).get("style"), config)
+    style, blocks = (None, None) if layout is None else bytes(layout.tolist()).decode().split()
+    return _Weights(name, state, style, blocks, config)  # type: ignore[arg-type]
 
 
 def _check_architecture(model: VideoModel, weights: _Weights) -> None:
@@ -234,10 +242,9 @@ def _check_architecture(model: VideoModel, weights: _Weights) -> None:
             f"{weights.name}: these weights need style {weights.style!r}, the model has style {own.style!r}; "
             f"they would load and compute nonsense. Use create_model(..., style={weights.style!r}) or load_model"
         )
-    theirs = weights.config.get("architecture", {})
-    if theirs.get("name", own.name).startswith("p3d") and theirs.get("blocks", own.blocks) != own.blocks:
+    if model.has_time and weights.blocks not in (None, "2D", own.blocks):
         raise Pseudo3dError(
-            f"{weights.name}: these weights are for blocks {theirs['blocks']!r}, the model has {own.blocks!r}"
+            f"{weights.name}: these weights are for blocks {weights.blocks!r}, the model has {own.blocks!r}"
         )
 
 
