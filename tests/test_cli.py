@@ -77,7 +77,7 @@ def test_train_says_what_comes_next(two_classes, tmp_path, capsys):
     assert code == 0
     assert re.search(r"on the test videos, 1 clips each:\n  clip hit@1 +\d+\.\d%\n  video hit@1 +\d+\.\d%\n", out)
     best = tmp_path / "run" / "checkpoints" / "best"
-    assert f"weights: {best}\nnext: p3d extract VIDEOS --weights {best} --out STORE" in out
+    assert f"weights: {best}\nnext: p3d extract {tmp_path / 'run' / 'split.csv'} --weights {best} --out STORE" in out
     assert err == [line for line in err if re.match(r"epoch 1/1: loss \d+\.\d+ val video hit@1 ", line)]
 
 
@@ -375,15 +375,9 @@ def test_the_whole_way_in_real_processes(tmp_path):
 def test_the_runs_own_list_keeps_trained_videos_out_of_the_evaluation(two_classes, tmp_path, capsys):
     """The next step that `p3d train` names: the SVM is tested on videos that the network has not seen either."""
     run = tmp_path / "run"
-    code, out, _ = p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL)
-    assert code == 0
-    assert f"next: p3d extract {run / 'split.csv'} --weights {run / 'checkpoints' / 'best'} --out STORE" in out
-    assert (
-        p3d(
-            capsys, "extract", run / "split.csv", "--weights", run / "checkpoints/best", "--out", tmp_path / "s", *QUICK
-        )[0]
-        == 0
-    )
+    assert p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL)[0] == 0
+    args = ("--weights", run / "checkpoints" / "best", "--out", tmp_path / "s", *QUICK)
+    assert p3d(capsys, "extract", run / "split.csv", *args)[0] == 0
     assert p3d(capsys, "evaluate", tmp_path / "s")[0] == 0
     metrics = json.loads((tmp_path / "s" / "evaluation" / "metrics.json").read_text())
     assert metrics["protocol"] == "the data's own splits"

@@ -129,5 +129,5 @@ def test_another_folder_with_the_same_names_is_not_the_same_videos(encoder, samp
     (tmp_path / "other").mkdir()
     for name in ("a.mkv", "b.mkv", "c.mkv"):
         write_video(tmp_path / "other" / name, [gradient(32, 48)] * 4)
-    with pytest.raises(Pseudo3dError, match="made with another root .*; give a new folder for --out"):
+    with pytest.raises(Pseudo3dError, match=r"made with another root .*; give a new folder for --out"):
         extract(encoder, replace(samples, root=tmp_path / "other"), tmp_path / "s")

@@ -139,7 +139,7 @@ def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys)
     assert (kept.epochs, kept.size, kept.seed, kept.val_fraction) == (1, 32, 3, 0.0)
     assert kept.optim == replace(demo.optim, lr=0.0005, name="sgd", milestones=(0.3, 0.6))
     assert kept.augment == Augmentation(flip=True)
-    assert kept.resize is None
+    assert kept.resize == (36, 48)  # 32 * 182 / 160, 32 * 242 / 160
     assert kept.weights == "random"
 
 

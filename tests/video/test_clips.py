@@ -26,7 +26,7 @@ def test_clips_are_the_sampled_frames_resized_and_cropped(video, sampler, resize
     indices = {"uniform": sample_clips, "authors": sample_clips_authors}[sampler](30, 6, 4)
     assert loaded.frames.shape == (6, 4, 32, 34, 3)
     assert loaded.frames.dtype == np.uint8
-    for row, clip in zip(indices, loaded.frames, strict=True):
+    for row, clip in zip(indices, loaded.frames[loaded.rows], strict=True):
         frames = read_video(video, indices=row, size=resize).frames
         top, left = (frames.shape[1] - 32) // 2, (frames.shape[2] - 34) // 2
         assert np.array_equal(clip, frames[:, top : top + 32, left : left + 34])
@@ -45,11 +45,19 @@ def test_interpolation_is_the_networks(video):
 def test_a_short_video_is_looped(tmp_path):
     path = write_video(tmp_path / "short.mkv", numbered(3, 32, 48))
     loaded = load_clips(path, Preprocessing(num_frames=8, resize=(32, 48), crop=(32, 48)), clips=2)
-    assert loaded.frames.shape == (2, 8, 32, 48, 3)
+    assert loaded.frames.shape == (1, 8, 32, 48, 3)  # both clips are the same one
+    assert loaded.rows.tolist() == [0, 0]
     first = loaded.frames[0]
     assert np.array_equal(first[3:6], first[:3])
     assert not np.array_equal(first[0], first[1])
     assert loaded.starts.tolist() == [0, 0]
+
+
+def test_clips_on_the_same_frames_are_there_once(video):
+    loaded = load_clips(video, Preprocessing(num_frames=28, resize=(36, 48), crop=(32, 40)), clips=5)
+    assert loaded.starts.tolist() == [0, 0, 1, 1, 2]
+    assert loaded.rows.tolist() == [0, 0, 1, 1, 2]
+    assert len(loaded.frames) == 3
 
 
 def test_clips_do_not_share_memory(video):

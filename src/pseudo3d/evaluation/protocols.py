@@ -64,13 +64,14 @@ def score_videos(
     if names is not None and tuple(names) != samples.class_names:
         raise ValueError(f"the network's classes are {tuple(names)}, the data's {samples.class_names}, in index order")
 
-    def loaded() -> Iterator[tuple[int, np.ndarray]]:
+    def videos() -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray]]:
         for i, sample in enumerate(samples.samples):
-            yield i, load_clips(samples.root / sample.path, runner.preprocessing, clips=clips).frames
+            loaded = load_clips(samples.root / sample.path, runner.preprocessing, clips=clips)
+            yield (i, loaded.rows), loaded.frames
 
     prob = np.zeros((len(samples), clips, len(samples.class_names)), np.float32)
-    for i, features in runner.run(loaded(), ("prob",)):
-        prob[i] = features["prob"]
+    for (i, rows), features in runner.run(videos(), ("prob",)):
+        prob[i] = features["prob"][rows]
         if on_video is not None:
             on_video()
     return ClipScores(prob, labels)

@@ -144,7 +144,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
             yield EncodedVideo(
                 path,
                 {
-                    name: values.mean(axis=0, dtype=np.float64).astype(np.float32).ravel()
+                    name: values[loaded.rows].mean(axis=0, dtype=np.float64).astype(np.float32).ravel()
                     for name, values in features.items()
                 },
                 starts=tuple(int(start) for start in loaded.starts),

@@ -32,8 +32,8 @@ def make_optimizer(model: VideoModel, optim: Optim) -> torch.optim.Optimizer:
     """The optimizer that ``optim`` names over ``parameter_groups``."""
     groups = parameter_groups(model, optim)
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
-    return torch.optim.AdamW(groups, lr=optim.lr)
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
 
 
 def lr_factor(optim: Optim, step: int, steps: int, warmup_steps: int) -> float:

@@ -19,14 +19,16 @@ class LoadedClips:
     """The test clips of one video: resized, centre crop, RGB grey levels.
 
     Args:
-        frames: (clips, T, h, w, 3).
-        starts: (clips,), the first frame of each clip.
+        frames: (distinct, T, h, w, 3), every clip once: in a short video several samples fall on the same frames.
+        rows: (clips,), where in ``frames`` each sampled clip is.
+        starts: (clips,), the first frame of each sampled clip.
         num_frames: of the whole video.
         fps: average rate, or None when the file does not say.
         undecodable_packets: 0 for a sound file.
     """
 
-    frames: UInt8[np.ndarray, "clips T h w 3"]
+    frames: UInt8[np.ndarray, "distinct T h w 3"]
+    rows: Int64[np.ndarray, "clips"]
     starts: Int64[np.ndarray, "clips"]
     num_frames: int
     fps: float | None
@@ -68,5 +70,7 @@ def load_clips(
         interpolation=preprocessing.interpolation,
         threads=threads,
     )
-    frames = np.stack([center_crop(clip.frames, preprocessing.crop) for clip in video.clips])
-    return LoadedClips(frames, video.indices[:, 0].copy(), video.num_frames, video.fps, video.undecodable_packets)
+    starts = video.indices[:, 0].copy()  # of clips of one length, so that they tell clips apart
+    _, first, rows = np.unique(starts, return_index=True, return_inverse=True)
+    frames = np.stack([center_crop(video.clips[i].frames, preprocessing.crop) for i in first])
+    return LoadedClips(frames, rows, starts, video.num_frames, video.fps, video.undecodable_packets)
