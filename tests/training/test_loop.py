@@ -165,7 +165,7 @@ def test_a_trivial_set_is_learned(tmp_path):
     result = train(samples, config, tmp_path / "run", quiet=True)
     assert result.test == {"clip hit@1": 1.0, "video hit@1": 1.0}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[0]["loss"] > lines[-2]["loss"]
+    assert lines[-2]["loss"] < math.log(2)  # of guessing
     assert lines[-2]["train clip hit@1"] > 0.9  # of 14 clips; the last batch has two, and statistics of two are noise
 
 

@@ -64,7 +64,7 @@ def run(args: Sequence[str]) -> int:
 
 def demo(
     out: Path = Path("runs/demo"),
-    train_per_class: int = 90,
+    train_per_class: int = 100,
     test_per_class: int = 20,
     epochs: int | None = None,
     clips: int = 20,

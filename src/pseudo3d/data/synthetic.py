@@ -165,7 +165,7 @@ def render_motion(
 def write_moving_digits(
     folder: str | Path,
     *,
-    train_per_class: int = 90,
+    train_per_class: int = 100,
     test_per_class: int = 20,
     num_frames: int = 32,
     size: int = 64,
