@@ -192,7 +192,7 @@ def demo() -> TrainConfig:
         model="p3d_resnet14",
         size=48,
         resize=(54, 54),
-        epochs=10,
+        epochs=9,
         batch_size=16,
         dropout=0.1,
         optim=Optim(lr=1.5e-3),
