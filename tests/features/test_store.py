@@ -180,7 +180,8 @@ def test_a_store_made_otherwise_is_refused(tmp_path, change, words):
 
 def test_the_same_info_in_other_json_types(tmp_path):
     StoreWriter(tmp_path / "s", {"layers": ("a", "b")})
-    StoreWriter(tmp_path / "s", {"layers": ["a", "b"]})
+    StoreWriter(tmp_path / "s", {"layers": ["a", "b"]})  # refused, if a tuple were another thing than a list
+    assert FeatureStore(tmp_path / "s").info["layers"] == ["a", "b"]
 
 
 def test_other_folders(tmp_path):

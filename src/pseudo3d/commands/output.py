@@ -22,9 +22,9 @@ def progress_bar() -> Progress:
     )
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table on standard output; every column but the first is aligned right."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
