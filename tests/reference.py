@@ -36,21 +36,22 @@ def batch_norm(x, bn):
 
 def conv3d_bottleneck(block, x, kind, stride, style):
     """A P3D block on (N, C, T, H, W) with conv3d, written from the paper's equations and the release's coefficients."""
-    first, middle = (stride, 1) if style == "caffe" else (1, stride)
+    first, middle = (1, stride) if style == "torchvision" else (stride, 1)
     a = F.relu(batch_norm(F.conv3d(x, block.conv_a.weight[:, :, None], stride=(1, first, first)), block.bn_a))
     s = F.conv3d(a, block.conv_s.weight[:, :, None], stride=(1, middle, middle), padding=(0, 1, 1))
     s = F.relu(batch_norm(s, block.bn_s))
 
     def temporal(y, step):
         weight = block.conv_t.weight[..., None]
-        return batch_norm(F.conv3d(y, weight, stride=(1, step, step), padding=(1, 0, 0)), block.bn_t)
+        t = batch_norm(F.conv3d(y, weight, stride=(1, step, step), padding=(1, 0, 0)), block.bn_t)
+        return t.clamp(min=0) if style == "port" else t
 
     if kind == "A":
         mid = F.relu(temporal(s, 1))
     elif kind == "B":
         mid = F.relu(s + temporal(a, middle))
     elif kind == "C":
-        mid = F.relu((s + temporal(s, 1)) / 2)
+        mid = F.relu((s + temporal(s, 1)) / (1 if style == "port" else 2))
     else:
         mid = s
     c = batch_norm(F.conv3d(mid, block.conv_c.weight[:, :, None]), block.bn_c)

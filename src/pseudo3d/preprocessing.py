@@ -82,3 +82,15 @@ class Preprocessing:
             )
         typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**typed)
+
+
+def imagenet_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
+    """The same geometry in the numbers that torchvision's and timm's ImageNet networks expect: RGB, 0..1, standardised.
+
+    Example:
+        >>> imagenet_preprocessing(Preprocessing()).std
+        (0.229, 0.224, 0.225)
+    """
+    return replace(
+        preprocessing, mean=IMAGENET_MEAN_RGB, std=IMAGENET_STD_RGB, channel_order="RGB", value_range=(0.0, 1.0)
+    )

@@ -63,7 +63,7 @@ def test_temporal_max_pool_takes_pairs_of_steps_of_one_clip():
     assert torch.equal(frames_to_clip(temporal_max_pool(x), 2), expected)
 
 
-@pytest.mark.parametrize("style", ["caffe", "torchvision"])
+@pytest.mark.parametrize("style", ["caffe", "torchvision", "port"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", ["2D", "A", "B", "C"])
 @pytest.mark.parametrize("in_channels", [32, 16])

@@ -38,7 +38,7 @@ def test_one_counter_runs_over_all_stages():
 
 
 @pytest.mark.parametrize("blocks", ["ABC", "A", "CB"])
-@pytest.mark.parametrize("style", ["caffe", "torchvision"])
+@pytest.mark.parametrize("style", ["caffe", "torchvision", "port"])
 @pytest.mark.parametrize(("t", "h", "w"), [(16, 32, 32), (32, 48, 70), (16, 65, 33)])
 @torch.no_grad()
 def test_p3d_equals_a_conv3d_network(blocks, style, t, h, w):
@@ -128,7 +128,11 @@ def test_bytes_are_not_clips():
         ({"name": "p3d_resnet50", "blocks": "ABD"}, "blocks must be a string over A, B and C.*'ABD'"),
         ({"name": "p3d_resnet50", "blocks": ""}, "blocks must be"),
         ({"name": "resnet50", "blocks": "A"}, "resnet50 has no P3D blocks"),
-        ({"name": "resnet50", "style": "keras"}, "style must be 'caffe' or 'torchvision', got 'keras'"),
+        (
+            {"name": "resnet50", "style": "port"},
+            "resnet50: style 'port' is of P3D networks; use 'caffe' or 'torchvision'",
+        ),
+        ({"name": "resnet50", "style": "keras"}, "style must be 'caffe', 'torchvision' or 'port', got 'keras'"),
         ({"name": "resnet50", "num_classes": 0}, "at least 1"),
         ({"name": "resnet50", "dropout": 1.0}, r"dropout in \[0, 1\)"),
     ],
@@ -187,3 +191,13 @@ def test_dropout_acts_only_in_training():
     assert torch.equal(model(clips), model(clips))
     model.train()
     assert not torch.equal(model(clips), model(clips))
+
+
+def test_preprocessing_of_the_port():
+    """The port resizes to 256, crops 160 and standardises RGB; its flow network takes (x - 0.5) / 0.226."""
+    p = create_model("p3d_resnet14", style="port").preprocessing
+    assert (p.resize, p.crop, p.channel_order, p.value_range) == (256, (160, 160), "RGB", (0, 1))
+    assert (p.mean, p.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    flow = create_model("p3d_resnet14", style="port", in_channels=2).preprocessing
+    assert (flow.mean, flow.value_range) == ((0.5, 0.5), (0, 1))
+    assert flow.std == pytest.approx((0.226, 0.226))

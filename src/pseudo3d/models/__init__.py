@@ -8,7 +8,7 @@ from functools import partial
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.models.blocks import Style
 from pseudo3d.models.resnet import VideoResNet
-from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
+from pseudo3d.preprocessing import IMAGENET_STD_RGB, Preprocessing, imagenet_preprocessing
 
 VideoModel = VideoResNet  # what ``create_model`` gives; other kinds of networks join here
 
@@ -26,18 +26,21 @@ class Architecture:
 
 
 def _preprocessing(style: Style, in_channels: int, preprocessing: Preprocessing) -> Preprocessing:
-    """The same geometry in the grey levels that weights of this style were trained with."""
-    if in_channels != 3:  # flow as grey levels, mean 128 (the release's flow network)
-        return replace(preprocessing, mean=(128.0,) * in_channels, std=(1.0,) * in_channels, channel_order="RGB")
+    """The same geometry in the numbers that weights of this style were trained with."""
+    if in_channels != 3:
+        # Flow and other grey levels. caffe: mean 128, as the release's flow network. The others expect numbers
+        # of deviation 1; the port's flow network subtracts 0.5 and divides by the mean of ImageNet's deviations.
+        mean, std = (128.0, 1.0) if style == "caffe" else (0.5, sum(IMAGENET_STD_RGB) / 3)
+        return replace(
+            preprocessing,
+            mean=(mean,) * in_channels,
+            std=(std,) * in_channels,
+            channel_order="RGB",
+            value_range=(0.0, 255.0) if style == "caffe" else (0.0, 1.0),
+        )
     if style == "caffe":
         return preprocessing
-    return replace(
-        preprocessing,
-        mean=IMAGENET_MEAN_RGB,
-        std=IMAGENET_STD_RGB,
-        channel_order="RGB",
-        value_range=(0.0, 1.0),
-    )
+    return imagenet_preprocessing(preprocessing)
 
 
 def _build(
@@ -55,13 +58,16 @@ def _build(
 
 
 def _p3d(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
-    # the authors' feature extraction: short edge to 162, crop 160 (their repository's issue 7)
-    return _build(depths, arch.blocks, Preprocessing(num_frames=16, resize=162, crop=(160, 160)), arch)
+    # The authors' feature extraction: short edge to 162, crop 160 (their repository's issue 7); the port's: 256.
+    resize = 256 if arch.style == "port" else 162
+    return _build(depths, arch.blocks, Preprocessing(num_frames=16, resize=resize, crop=(160, 160)), arch)
 
 
 def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
     if arch.blocks != "ABC":
         raise Pseudo3dError(f"{arch.name} has no P3D blocks to choose; leave out blocks={arch.blocks!r}")
+    if arch.style == "port":
+        raise Pseudo3dError(f"{arch.name}: style 'port' is of P3D networks; use 'caffe' or 'torchvision'")
     # 224x224 of 240x320 frames (paper 3.3)
     return _build(depths, None, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224)), arch)
 
@@ -115,7 +121,8 @@ def create_model(
         blocks: any string over A, B and C, cycled over the whole network by one counter.
         in_channels: 3, or 2 for flow.
         style: "caffe" is the authors' network; "torchvision" the one that torchvision's and timm's ResNet weights
-            fit: pool1 padded by 1, the stage's stride on the 3x3 convolution.
+            fit: pool1 padded by 1, the stage's stride on the 3x3 convolution; "port" what the well-known PyTorch port
+            of P3D computes, for weights that were trained with it: pool1 padded by 1, a ReLU on T, no 0.5 in C.
         dropout: rate before the head; None for the published one.
 
     Raises:
@@ -131,8 +138,8 @@ def create_model(
         raise Pseudo3dError(f"no model {name!r}; did you mean {near!r}? There are {', '.join(MODELS)}")
     if not blocks or set(blocks) - set("ABC"):
         raise Pseudo3dError(f"blocks must be a string over A, B and C such as 'ABC', got {blocks!r}")
-    if style not in ("caffe", "torchvision"):
-        raise Pseudo3dError(f"style must be 'caffe' or 'torchvision', got {style!r}")
+    if style not in ("caffe", "torchvision", "port"):
+        raise Pseudo3dError(f"style must be 'caffe', 'torchvision' or 'port', got {style!r}")
     entry = MODELS[name]
     num_classes = entry.num_classes if num_classes is None else num_classes
     dropout = entry.dropout if dropout is None else dropout

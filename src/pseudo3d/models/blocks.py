@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 BlockKind = Literal["2D", "A", "B", "C"]
-Style = Literal["caffe", "torchvision"]
+Style = Literal["caffe", "torchvision", "port"]
 
 EXPANSION = 4  # a bottleneck's output has four times its middle's channels
 
@@ -58,8 +58,8 @@ class Stem(nn.Module):
 
     Args:
         in_channels: 3 for RGB or BGR, 2 for flow.
-        style: "caffe": pool1 without padding in ceil mode, its windows start at 0 (the release). "torchvision":
-            padded by 1.
+        style: "caffe": pool1 without padding in ceil mode, its windows start at 0 (the release). "torchvision" and
+            "port": padded by 1.
     """
 
     def __init__(self, in_channels: int, style: Style) -> None:
@@ -89,14 +89,16 @@ class Bottleneck(nn.Module):
         B:   c(ReLU(S(a) + T(a)))                   equation 4
         C:   c(ReLU(0.5 S(a) + 0.5 T(S(a))))        equation 5, with the coefficients of the release
 
-    and the output is ReLU(shortcut + c). No convolution has a bias; paddings keep the size.
+    and the output is ReLU(shortcut + c). No convolution has a bias; paddings keep the size. The well-known PyTorch port
+    (style "port") computes ReLU(T) in place of T and adds without the 0.5.
 
     Args:
         in_channels: channels of the input.
         mid_channels: channels of S and T; the output has ``EXPANSION`` times as many.
         kind: "2D", "A", "B" or "C".
         stride: spatial stride of the block.
-        style: "caffe": the stride is on the first 1x1x1. "torchvision": on S, and in B on T too (stride 1xsxs).
+        style: "caffe" and "port": the stride is on the first 1x1x1. "torchvision": on S, and in B on T too (stride
+            1xsxs).
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = mid_channels * EXPANSION
-        stride_a, stride_s = (stride, 1) if style == "caffe" else (1, stride)
+        stride_a, stride_s = (1, stride) if style == "torchvision" else (stride, 1)
         self.kind = kind
+        self.rectify_t = style == "port"
+        self.share = 1.0 if style == "port" else 0.5  # of each branch in C
         self.conv_a = nn.Conv2d(in_channels, mid_channels, 1, stride=stride_a, bias=False)
         self.bn_a = nn.BatchNorm2d(mid_channels)
         self.conv_s = nn.Conv2d(mid_channels, mid_channels, 3, stride=stride_s, padding=1, bias=False)
@@ -123,12 +127,13 @@ class Bottleneck(nn.Module):
             self.bn_shortcut = nn.BatchNorm2d(out_channels)
 
     def temporal(self, x: Float[Tensor, "NT C H W"], num_steps: int) -> Float[Tensor, "NT C h w"]:
-        """T: the 3x1x1 convolution (spatial stride ``stride_t``) and its batch norm."""
+        """T: the 3x1x1 convolution (spatial stride ``stride_t``), its batch norm, and in style "port" a ReLU."""
         if self.stride_t != 1:
             # a 1x1 spatial window with a stride is a choice of pixels
             x = x[:, :, :: self.stride_t, :: self.stride_t]
         height, width = x.shape[2:]
-        return spatial_view(self.bn_t(self.conv_t(temporal_view(x, num_steps))), height, width)
+        t = spatial_view(self.bn_t(self.conv_t(temporal_view(x, num_steps))), height, width)
+        return F.relu(t) if self.rectify_t else t
 
     def middle(self, a: Float[Tensor, "NT C H W"], num_steps: int) -> Float[Tensor, "NT C h w"]:
         """What stands between the two 1x1x1 convolutions, after its last ReLU."""
@@ -141,7 +146,7 @@ class Bottleneck(nn.Module):
             case "B":
                 return F.relu(s + self.temporal(a, num_steps))
             case "C":
-                return F.relu(0.5 * s + 0.5 * self.temporal(s, num_steps))
+                return F.relu(self.share * s + self.share * self.temporal(s, num_steps))
 
     def forward(self, x: Float[Tensor, "NT C H W"], num_steps: int) -> Float[Tensor, "NT D h w"]:
         """(N*T, C, H, W) -> (N*T, 4 mid_channels, H / stride, W / stride); ``num_steps`` is T."""

@@ -51,8 +51,8 @@ class VideoResNet(nn.Module):
         blocks: a string over A, B and C, cycled over res2 to res4 by one counter ("ABC" is the paper's P3D ResNet);
             None for the frame baseline.
         in_channels: 3, or 2 for flow.
-        style: "caffe" is the authors' network, "torchvision" the one that torchvision's ResNet weights fit
-            (see ``Bottleneck`` and ``Stem``).
+        style: "caffe" is the authors' network, "torchvision" the one that torchvision's ResNet weights fit, "port" what
+            the well-known PyTorch port computes (see ``Bottleneck`` and ``Stem``).
         dropout: rate before ``fc``; only in training.
         preprocessing: what the weights expect of their clips.
 

@@ -54,7 +54,7 @@ class TrainConfig:
         model: a name of ``p3d models``; None for that of a pretrained folder, else p3d_resnet50.
         weights: what to start from: a pretrained folder, a weights file, or "random".
         blocks: order of the P3D blocks.
-        style: "caffe" or "torchvision"; None for that of the weights.
+        style: "caffe", "torchvision" or "port"; None for that of the weights.
         temporal_init: of the temporal filters that a 2-D network lacks.
         head: "new" trains a new head; "auto" keeps that of the weights.
         size: crops of size x size instead of the network's own, at least 32; None for these.
