@@ -20,7 +20,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.models import VideoModel
 from pseudo3d.models.blocks import Bottleneck, Stem
+from pseudo3d.models.interface import filters_to_channels_last
 from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.video.transforms import Window, center_window
 
 Key = TypeVar("Key")
 
@@ -91,12 +93,37 @@ def forbid_tf32() -> None:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
-def to_input(frames: UInt8[Tensor, "N T H W 3"], preprocessing: Preprocessing) -> Float[Tensor, "N 3 T H W"]:
+def check_takes_rgb(name: str, in_channels: int) -> None:
+    """Raise for a network of other input channels than the three that videos have.
+
+    Example:
+        >>> check_takes_rgb("p3d_resnet50", 2)
+        Traceback (most recent call last):
+        pseudo3d.errors.Pseudo3dError: p3d_resnet50: this network takes 2 channels (optical flow, for example), videos
+        give 3; use weights of an RGB network
+    """
+    if in_channels != 3:
+        raise Pseudo3dError(
+            f"{name}: this network takes {in_channels} channels (optical flow, for example), videos give 3; "
+            "use weights of an RGB network"
+        )
+
+
+def to_input(
+    frames: UInt8[Tensor, "N T H W 3"],
+    preprocessing: Preprocessing,
+    mean_volume: Float[Tensor, "3 T _H _W"] | None = None,
+    windows: Sequence[Window] | None = None,
+) -> Float[Tensor, "N 3 T H W"]:
     """Grey levels as the network expects them: channel order, range, mean, deviation.
 
     Args:
         frames: RGB, 0..255, cropped.
         preprocessing: of the network; its resizing and cropping have been done.
+        mean_volume: of the network, if it has one: the mean of each place of the resized frames, instead of
+            ``preprocessing.mean``. What is subtracted from a clip is the part where it was cut out, mirrored if it
+            is, as in Caffe, which subtracts before both.
+        windows: where each clip was cut out; None for the centre. It matters to a mean volume only.
 
     Returns:
         float32, a view of (N, T, H, W, 3) memory, which is the layout the networks compute in.
@@ -113,12 +140,32 @@ def to_input(frames: UInt8[Tensor, "N T H W 3"], preprocessing: Preprocessing) -
     # (low + x (high - low) / 255 - mean) / std, as one multiplication and one addition
     std = torch.tensor(preprocessing.std, device=x.device)
     scale = (high - low) / 255 / std
-    shift = (low - torch.tensor(preprocessing.mean, device=x.device)) / std
-    return (x * scale + shift).permute(0, 4, 1, 2, 3)
+    if mean_volume is None:
+        mean = torch.tensor(preprocessing.mean, device=x.device)
+    else:
+        mean = _mean_of_windows(mean_volume, preprocessing, windows)
+    return (x * scale + (low - mean) / std).permute(0, 4, 1, 2, 3)
+
+
+def _mean_of_windows(
+    volume: Float[Tensor, "3 T H W"], preprocessing: Preprocessing, windows: Sequence[Window] | None
+) -> Float[Tensor, "N T h w 3"]:
+    """The parts of a mean volume that belong to clips cut out at ``windows``; one for all of them without."""
+    size, (height, width) = tuple(volume.shape[2:]), preprocessing.crop
+    if size != preprocessing.resize:
+        raise Pseudo3dError(
+            f"the mean volume is of frames of {size[0]}x{size[1]}, the preprocessing resizes to "
+            f"{preprocessing.resize}; set it to {size}"
+        )
+    parts = []
+    for top, left, flipped in windows or [center_window(size, preprocessing.crop)]:
+        part = volume[:, :, top : top + height, left : left + width]
+        parts.append(part.flip(-1) if flipped else part)
+    return torch.stack(parts).permute(0, 2, 3, 4, 1)
 
 
 def fold_batch_norms(model: VideoModel) -> VideoModel:
-    """A copy for inference: every batch norm folded into its convolution, weights channels-last.
+    """A copy for inference: every batch norm (C3D has none) folded into its convolution, weights channels-last.
 
     Exact up to rounding, since a batch norm in evaluation mode is a constant scale and shift.
     """
@@ -128,7 +175,8 @@ def fold_batch_norms(model: VideoModel) -> VideoModel:
             if hasattr(module, conv):
                 setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
                 setattr(module, bn, nn.Identity())
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    filters_to_channels_last(model)
+    return model
 
 
 @dataclass(eq=False)
@@ -153,7 +201,7 @@ class ClipRunner:
         batch_size: clips in one batch; None for 4 on a processor, 32 on a GPU.
 
     Raises:
-        Pseudo3dError: a device or dtype that is not there, a batch size below 1.
+        Pseudo3dError: a device or dtype that is not there, a batch size below 1, a network that does not take RGB.
     """
 
     def __init__(
@@ -164,10 +212,11 @@ class ClipRunner:
         self.batch_size = batch_size if batch_size is not None else (32 if self.device.type == "cuda" else 4)
         if self.batch_size < 1:
             raise Pseudo3dError(f"batch size must be at least 1, got {batch_size}")
+        check_takes_rgb(model.architecture.name, model.architecture.in_channels)
         self.preprocessing = model.preprocessing
         self.model = fold_batch_norms(model).to(self.device)
         for name, part in self.model.named_children():
-            if name != "fc":  # the head computes in float32 (``models.interface.classify``)
+            if name not in self.model.full_precision_parts:
                 part.to(self.dtype)
         if self.dtype == torch.float32:
             forbid_tf32()
@@ -190,8 +239,8 @@ class ClipRunner:
         np.stack(clips, out=batch[: len(clips)], casting="no")
         frames = torch.from_numpy(batch)
         with torch.inference_mode():
-            inputs = to_input(frames.to(self.device), self.preprocessing).to(self.dtype)
-            features = self.model.forward_features(inputs, layers)
+            inputs = to_input(frames.to(self.device), self.preprocessing, self.model.mean_volume)
+            features = self.model.forward_features(inputs.to(self.dtype), layers)
         return {layer: value[: len(clips)].float().cpu().numpy() for layer, value in features.items()}
 
     def run(

@@ -43,7 +43,9 @@ def windows(frames):
 
 def test_one_window_and_one_mirror_image_for_all_frames(samples):
     clips = TrainingClips(samples, NET, ALL, seed=0)
-    seen = [windows(clips[epoch, i][0]) for epoch in range(40) for i in range(3)]
+    drawn = [clips[epoch, i] for epoch in range(40) for i in range(3)]
+    seen = [windows(clip.frames) for clip in drawn]
+    assert [clip.window for clip in drawn] == [window[1:] for window in seen]  # an item says what was cut out of where
     starts, tops, lefts, mirrored = map(set, zip(*seen, strict=True))
     assert starts <= set(range(37))
     assert len(starts) > 25
@@ -74,7 +76,7 @@ def test_draws_depend_on_seed_epoch_and_place_alone(samples):
 
 
 def test_labels_and_memory(samples):
-    frames, label = TrainingClips(samples, NET, ALL, seed=0)[0, 1]
+    frames, label, _ = TrainingClips(samples, NET, ALL, seed=0)[0, 1]
     assert label == samples.class_names.index("down")
     assert frames.dtype == np.uint8
     assert frames.flags.c_contiguous
@@ -84,7 +86,7 @@ def test_a_short_video_is_looped(tmp_path):
     write_video(tmp_path / "a.mkv", numbered(3, 40, 56))
     samples = SampleList(tmp_path, (Sample("a.mkv", "x"),))
     net = Preprocessing(num_frames=8, resize=(40, 56), crop=(40, 56))
-    frames, _ = TrainingClips(samples, net, Augmentation(), seed=0)[0, 0]
+    frames, _, _ = TrainingClips(samples, net, Augmentation(), seed=0)[0, 0]
     assert numbers(frames) == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
@@ -128,8 +130,8 @@ def test_spawned_workers_give_the_same_items(samples):
             assert isinstance(spawned, VideoError)
             assert str(alone) == str(spawned)
         else:
-            assert alone[1] == spawned[1]
-            assert np.array_equal(alone[0], spawned[0])
+            assert alone[1:] == spawned[1:]
+            assert np.array_equal(alone.frames, spawned.frames)
 
 
 def test_label_indices():

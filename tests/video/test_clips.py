@@ -34,6 +34,15 @@ def test_clips_are_the_sampled_frames_resized_and_cropped(video, sampler, resize
     assert (loaded.num_frames, loaded.fps, loaded.undecodable_packets) == (30, 10.0, 0)
 
 
+def test_sliding_clips_follow_from_the_video(video):
+    net = Preprocessing(num_frames=16, resize=(36, 48), crop=(36, 48))
+    loaded = load_clips(video, net, clips=1, sampler="sliding")
+    assert loaded.starts.tolist() == [0, 8, 14]  # 30 frames: the last clip ends on the last of them
+    assert loaded.rows.tolist() == [0, 1, 2]
+    for start, clip in zip(loaded.starts, loaded.frames, strict=True):
+        assert np.array_equal(clip, read_video(video, indices=range(start, start + 16), size=(36, 48)).frames)
+
+
 def test_interpolation_is_the_networks(video):
     area = Preprocessing(num_frames=4, resize=(36, 48), crop=(36, 48), interpolation="area")
     loaded = load_clips(video, area, clips=1)
@@ -69,7 +78,7 @@ def test_clips_do_not_share_memory(video):
 
 
 def test_errors(video, tmp_path):
-    with pytest.raises(Pseudo3dError, match="no sampler 'random'; there are uniform, authors"):
+    with pytest.raises(Pseudo3dError, match="no sampler 'random'; there are uniform, authors, sliding"):
         get_sampler("random")
     with pytest.raises(Pseudo3dError, match="clips must be at least 1, got 0"):
         load_clips(video, SMALL, clips=0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.video.transforms import center_crop, horizontal_flip, random_crop
+from pseudo3d.video.transforms import Window, center_crop, center_window, cut_out, random_window
 
 
 @pytest.fixture
@@ -22,29 +22,27 @@ def test_center_crop_is_plain_indexing_and_a_view(frames):
 def test_center_crop_of_c3d_is_at_8_29():
     frames = np.random.default_rng(1).integers(0, 256, (1, 128, 171, 3), dtype=np.uint8)
     assert (center_crop(frames, (112, 112)) == frames[:, 8:120, 29:141]).all()
+    assert center_window((128, 171), (112, 112)) == Window(8, 29, False)
 
 
-def test_random_crop_takes_one_window_for_all_frames_and_reaches_every_place(frames):
-    positions = np.arange(13 * 18, dtype=np.uint8).reshape(13, 18)  # a frame that knows its places
-    clip = np.broadcast_to(positions[None, :, :, None], (5, 13, 18, 3)).copy()
-    corners = set()
+def test_random_windows_reach_every_place(frames):
     rng = np.random.default_rng(0)
-    for _ in range(300):
-        window = random_crop(clip, (11, 16), rng)
-        assert window.shape == (5, 11, 16, 3)
-        assert (window == window[0]).all()
-        assert np.shares_memory(window, clip)
-        top, left = divmod(int(window[0, 0, 0, 0]), 18)
-        assert (window == clip[:, top : top + 11, left : left + 16]).all()
-        corners.add((top, left))
-    assert corners == {(top, left) for top in range(3) for left in range(3)}
+    windows = {random_window((13, 18), (11, 16), rng) for _ in range(300)}
+    assert windows == {Window(top, left, False) for top in range(3) for left in range(3)}
+    assert random_window((13, 18), (13, 18), rng) == (0, 0, False)
 
 
-def test_horizontal_flip_mirrors_columns_only(frames):
-    flipped = horizontal_flip(frames)
-    assert (flipped == np.flip(frames, axis=2)).all()
+def test_a_clip_is_cut_out_at_one_window_of_all_frames(frames):
+    part = cut_out(frames, Window(2, 5), (6, 7))
+    assert (part == frames[:, 2:8, 5:12]).all()
+    assert np.shares_memory(part, frames)
+
+
+def test_the_mirror_image_has_its_columns_turned_only(frames):
+    part = cut_out(frames, Window(2, 5), (6, 7))
+    flipped = cut_out(frames, Window(2, 5, flipped=True), (6, 7))
+    assert (flipped == np.flip(part, axis=2)).all()
     assert np.shares_memory(flipped, frames)
-    assert (horizontal_flip(flipped) == frames).all()
 
 
 @pytest.mark.parametrize("size", [(14, 7), (6, 19)])
@@ -53,7 +51,7 @@ def test_crop_larger_than_the_frame(frames, size):
     with pytest.raises(Pseudo3dError, match=words):
         center_crop(frames, size)
     with pytest.raises(Pseudo3dError, match=words):
-        random_crop(frames, size, np.random.default_rng(0))
+        random_window((13, 18), size, np.random.default_rng(0))
 
 
 def test_empty_crop(frames):

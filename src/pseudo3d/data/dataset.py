@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from torch.utils.data import Dataset
 
 from pseudo3d.data.annotations import SampleList
@@ -11,7 +13,7 @@ from pseudo3d.errors import VideoError
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.video.decode import read_clips
 from pseudo3d.video.sampling import sample_clips_random
-from pseudo3d.video.transforms import center_crop, horizontal_flip, random_crop
+from pseudo3d.video.transforms import Window, center_window, cut_out, random_window
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,25 @@ class Augmentation:
     flip: bool = False
 
 
-class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
+class TrainingClip(NamedTuple):
+    """One clip to learn from.
+
+    Args:
+        frames: resized, cut out and perhaps mirrored, RGB.
+        label: the index of its class.
+        window: where it was cut out and whether it is mirrored, for networks with a mean volume.
+    """
+
+    frames: UInt8[np.ndarray, "T h w 3"]
+    label: int
+    window: Window
+
+
+class TrainingClips(Dataset[TrainingClip | VideoError]):
     """One random clip of every video, another one in every epoch.
 
-    Item i is ``(frames, label)``: uint8 (T, h, w, 3), resized and cropped, and the index of its class. What is drawn
-    depends on the seed, the epoch and i alone, never on the number of workers. A video that cannot be used is
-    returned as its VideoError, since an exception of a worker process loses its one-line text.
+    What is drawn depends on the seed, the epoch and the video's place alone, never on the number of workers. A video
+    that cannot be used is returned as its VideoError, since an exception of a worker process loses its one-line text.
 
     Args:
         samples: labelled videos.
@@ -54,7 +69,7 @@ class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int] | VideoError:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingClip | VideoError:
         """The clip drawn for ``(epoch, i)`` (``EpochSampler`` makes these keys)."""
         epoch, i = key
         rng = np.random.default_rng((self.seed, 0, epoch, i))  # 0 and 1 keep clips and order apart
@@ -71,10 +86,10 @@ class TrainingClips(Dataset[tuple[np.ndarray, int] | VideoError]):
         except VideoError as error:
             return error
         frames = video.clips[0].frames
-        frames = random_crop(frames, p.crop, rng) if a.random_crop else center_crop(frames, p.crop)
-        if a.flip and rng.random() < 0.5:
-            frames = horizontal_flip(frames)
-        return np.ascontiguousarray(frames), int(self.labels[i])
+        size = frames.shape[1:3]
+        window = random_window(size, p.crop, rng) if a.random_crop else center_window(size, p.crop)
+        window = window._replace(flipped=a.flip and bool(rng.random() < 0.5))
+        return TrainingClip(np.ascontiguousarray(cut_out(frames, window, p.crop)), int(self.labels[i]), window)
 
 
 class EpochSampler:

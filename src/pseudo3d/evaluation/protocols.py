@@ -58,8 +58,9 @@ def score_videos(
         ValueError: the network has another number of classes, or the same under other names or in another order.
     """
     labels = label_indices(samples)
-    if runner.model.fc.out_features != len(samples.class_names):
-        raise ValueError(f"the network has {runner.model.fc.out_features} classes, the data {len(samples.class_names)}")
+    num_classes = runner.model.architecture.num_classes
+    if num_classes != len(samples.class_names):
+        raise ValueError(f"the network has {num_classes} classes, the data {len(samples.class_names)}")
     names = runner.model.class_names
     if names is not None and tuple(names) != samples.class_names:
         raise ValueError(f"the network's classes are {tuple(names)}, the data's {samples.class_names}, in index order")

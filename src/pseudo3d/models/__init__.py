@@ -7,10 +7,14 @@ from functools import partial
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.models.blocks import Style
+from pseudo3d.models.c3d import C3D, CLIP, FRAME, MEAN_BGR
 from pseudo3d.models.resnet import VideoResNet
 from pseudo3d.preprocessing import IMAGENET_STD_RGB, Preprocessing, imagenet_preprocessing
 
-VideoModel = VideoResNet  # what ``create_model`` gives; other kinds of networks join here
+# What ``create_model`` gives. Every kind has ``architecture``, ``class_names``, ``preprocessing``, ``mean_volume`` (or
+# None), ``layers`` and ``forward_features``, and says which of its modules is the head (``head_name``) and which stay
+# float32 when the others run in less (``full_precision_parts``).
+VideoModel = VideoResNet | C3D
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,29 @@ def _p3d(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
 
 
 def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNet:
-    if arch.blocks != "ABC":
-        raise Pseudo3dError(f"{arch.name} has no P3D blocks to choose; leave out blocks={arch.blocks!r}")
+    _check_no_blocks(arch)
     if arch.style == "port":
         raise Pseudo3dError(f"{arch.name}: style 'port' is of P3D networks; use 'caffe' or 'torchvision'")
     # 224x224 of 240x320 frames (paper 3.3)
     return _build(depths, None, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224)), arch)
+
+
+def _c3d(arch: Architecture) -> C3D:
+    _check_no_blocks(arch)
+    if arch.style != "caffe":
+        raise Pseudo3dError(f"{arch.name}: style {arch.style!r} is of ResNets; leave it out, or use 'caffe'")
+    preprocessing = Preprocessing(num_frames=CLIP[0], resize=FRAME, crop=CLIP[1:], mean=MEAN_BGR)
+    return C3D(
+        arch.num_classes,
+        in_channels=arch.in_channels,
+        dropout=arch.dropout,
+        preprocessing=_preprocessing(arch.style, arch.in_channels, preprocessing),
+    )
+
+
+def _check_no_blocks(arch: Architecture) -> None:
+    if arch.blocks != "ABC":
+        raise Pseudo3dError(f"{arch.name} has no P3D blocks to choose; leave out blocks={arch.blocks!r}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ class ModelEntry:
     Args:
         build: from an ``Architecture`` to the network.
         num_classes: 487 for Sports-1M, 1000 for ImageNet.
-        dropout: before the head: 0.1 on Sports-1M (paper 4), none in the 2-D ResNet.
+        dropout: before the head: 0.1 on Sports-1M (paper 4), none in the 2-D ResNet, 0.5 in C3D (after fc6 too).
     """
 
     build: Callable[[Architecture], VideoModel]
@@ -96,6 +117,7 @@ MODELS: dict[str, ModelEntry] = {
     "resnet50": ModelEntry(partial(_frames, (3, 4, 6, 3)), 1000, 0.0),
     "resnet101": ModelEntry(partial(_frames, (3, 4, 23, 3)), 1000, 0.0),
     "resnet152": ModelEntry(partial(_frames, (3, 8, 36, 3)), 1000, 0.0),
+    "c3d": ModelEntry(_c3d, 487, 0.5),
 }
 
 
@@ -116,17 +138,19 @@ def create_model(
     """A network with random weights, in training mode.
 
     Args:
-        name: one of ``list_models()``; p3d_resnet14 and resnet14 are for tests and the demo.
+        name: one of ``list_models()``; p3d_resnet14 and resnet14 are for tests and the demo. c3d is Tran et al.'s.
         num_classes: outputs of the head; None for the published one (487, or 1000 for the frame networks).
-        blocks: any string over A, B and C, cycled over the whole network by one counter.
+        blocks: of P3D, any string over A, B and C, cycled over the whole network by one counter.
         in_channels: 3, or 2 for flow.
         style: "caffe" is the authors' network; "torchvision" the one that torchvision's and timm's ResNet weights
             fit: pool1 padded by 1, the stage's stride on the 3x3 convolution; "port" what the well-known PyTorch port
             of P3D computes, for weights that were trained with it: pool1 padded by 1, a ReLU on T, no 0.5 in C.
-        dropout: rate before the head; None for the published one.
+            c3d has "caffe" only, the frame networks have no "port".
+        dropout: rate before the head, in c3d after fc6 and after fc7; None for the published one.
 
     Raises:
-        Pseudo3dError: an unknown name (the nearest is named), block, style or a count below 1.
+        Pseudo3dError: an unknown name (the nearest is named), block, style or a count below 1; blocks or a style for
+            a network that has none to choose.
 
     Example:
         >>> model = create_model("p3d_resnet50", num_classes=101)

@@ -10,6 +10,29 @@ from pseudo3d.models import create_model
 
 
 @dataclass(frozen=True)
+class PublishedSize:
+    """A network's size as it was published.
+
+    Args:
+        megabytes: the figure; whether 10^6 or 2^20 bytes, its source does not say.
+        num_classes: of the network that it was given for.
+        source: where it stands.
+    """
+
+    megabytes: int
+    num_classes: int
+    source: str
+
+
+PUBLISHED_SIZES = {
+    "resnet50": PublishedSize(92, 101, "P3D paper, Table 1"),
+    "p3d_resnet50": PublishedSize(98, 101, "P3D paper, Table 1"),
+    "resnet152": PublishedSize(235, 1000, "P3D paper, section 1"),  # whose classes it does not say; ImageNet's here
+    "c3d": PublishedSize(321, 487, "P3D paper, section 1"),
+}
+
+
+@dataclass(frozen=True)
 class Cost:
     """Counts for one network.
 
@@ -32,6 +55,16 @@ class Cost:
     def mebibytes(self) -> float:
         """Size as float32 in MiB, 2^20 bytes."""
         return self.parameters * 4 / 2**20
+
+    def compared(self, published: PublishedSize) -> str:
+        """Whether the count, rounded, gives the published figure in one of the two units.
+
+        Example:
+            >>> Cost(25_132_581, 0, (16, 160, 160)).compared(PUBLISHED_SIZES["p3d_resnet50"])
+            'not equal'
+        """
+        units = {"equal in MB": self.megabytes, "equal in MiB": self.mebibytes}
+        return next((words for words, size in units.items() if round(size) == published.megabytes), "not equal")
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,7 +1,8 @@
-"""What every network shares at its ends: the checks of what it is asked, and the layers after res5."""
+"""What networks share: the checks of what they are asked, the memory of their filters, and the layers after res5."""
 
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float
@@ -46,10 +47,45 @@ def check_clips(clips: Tensor, in_channels: int, steps: int) -> None:
     )
     if not fits or not clips.is_floating_point():
         multiple = "T at least 1" if steps == 1 else f"T a multiple of {steps}"
-        raise Pseudo3dError(
-            f"clips of shape {shape} ({clips.dtype}) do not fit: this network takes floating-point "
-            f"(N, {in_channels}, T, H, W) with N at least 1, {multiple}, and H and W at least 32"
-        )
+        raise _misfit(clips, f"(N, {in_channels}, T, H, W) with N at least 1, {multiple}, and H and W at least 32")
+
+
+def check_clips_of_size(clips: Tensor, in_channels: int, size: tuple[int, int, int]) -> None:
+    """As ``check_clips`` for a network that takes clips of one size (T, H, W) only.
+
+    Example:
+        >>> check_clips_of_size(torch.zeros(1, 3, 16, 160, 160), 3, (16, 112, 112))
+        Traceback (most recent call last):
+        pseudo3d.errors.Pseudo3dError: clips of shape (1, 3, 16, 160, 160) (torch.float32) do not fit: this network
+        takes floating-point (N, 3, 16, 112, 112) with N at least 1
+    """
+    expected = (in_channels, *size)
+    if clips.ndim != 5 or len(clips) == 0 or tuple(clips.shape[1:]) != expected or not clips.is_floating_point():
+        raise _misfit(clips, f"(N, {', '.join(map(str, expected))}) with N at least 1")
+
+
+def _misfit(clips: Tensor, taken: str) -> Pseudo3dError:
+    return Pseudo3dError(
+        f"clips of shape {tuple(clips.shape)} ({clips.dtype}) do not fit: this network takes floating-point {taken}"
+    )
+
+
+def filters_to_channels_last(model: nn.Module) -> None:
+    """Lay the filters of every 2-D and 3-D convolution out in memory as the activations are (in place).
+
+    ``Module.to(memory_format=...)`` does it for filters of one rank only and raises for the other.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Within it, autocast leaves operations on ``device`` in float32."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def classify(
@@ -60,8 +96,7 @@ def classify(
     They are float32 whatever the precision of the convolutions: these few numbers cost nothing, and in bfloat16
     probabilities would tie and not add up to 1.
     """
-    kind = x.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext():
+    with full_precision(x.device):
         pool5 = x.float().mean(dim=(2, 3, 4))
         if "pool5" in layers:
             features["pool5"] = pool5

@@ -68,6 +68,9 @@ class VideoResNet(nn.Module):
     """
 
     layers = ("res2", "res3", "res4", "res5", "pool5", "logits", "prob")
+    head_name = "fc"
+    full_precision_parts = ("fc",)  # see ``interface.classify``
+    mean_volume = None  # one mean for each channel is enough: ``preprocessing.mean``
     architecture: "Architecture"
     class_names: tuple[str, ...] | None = None
 

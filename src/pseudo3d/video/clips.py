@@ -54,8 +54,9 @@ def load_clips(
     Args:
         path: the video file, decoded once for all its clips.
         preprocessing: of the network: frames in a clip, size, crop.
-        clips: how many; 20 in the paper.
-        sampler: "uniform" or "authors".
+        clips: how many; 20 in the paper. "sliding" does not look at it: a clip every 8 frames, as many as that makes.
+        sampler: "uniform", "authors" or "sliding". All clips of the video are in memory at once, which for "sliding"
+            grows with the video: 75 kB a frame for C3D.
         threads: of the decoder, 0 for FFmpeg's choice. More than one pays off for large frames only.
 
     Raises:
