@@ -233,7 +233,7 @@ def test_weights_that_cannot_be_used(make, message, command, two_classes, tmp_pa
 def test_weights_of_another_network(two_classes, weights, tmp_path, capsys):
     args = ("train", "finetune", "--data", two_classes, "--out", tmp_path / "run", *SMALL, "--weights", weights)
     line = mistake(capsys, *args, "--model", "p3d_resnet50")
-    assert "arrays of the model are not there" in line
+    assert "looks like p3d_resnet14 (2 classes, 3 input channels), the model is p3d_resnet50; use p3d_resnet14" in line
     line = mistake(capsys, *args, "--blocks", "A")
     assert "these weights are for blocks 'ABC', the model has 'A'" in line
     line = mistake(capsys, *args, "--style", "torchvision")

@@ -28,10 +28,13 @@ def test_help(capsys):
     assert p3d(capsys, "--version") == (0, f"{pseudo3d.__version__}\n", [])
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+WEIGHTS = ["weights inspect", "weights convert", "weights verify", "weights push"]
+
+
+@pytest.mark.parametrize("command", [*(name for name in cli.COMMANDS if name != "weights"), *WEIGHTS])
 def test_help_of_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert stop.value.code == 0
     out, err = capsys.readouterr()
     assert f"Example: p3d {command}" in out
@@ -66,8 +69,16 @@ def test_a_reader_that_leaves_early_is_no_mistake():
 def test_models(capsys):
     code, out, _ = p3d(capsys, "models", "--num-classes", "101")
     assert code == 0
-    (row,) = [line.split() for line in out.splitlines() if line.startswith("p3d_resnet50 ")]
+    row, published = [line.split() for line in out.splitlines() if line.startswith("p3d_resnet50 ")]
     assert row == ["p3d_resnet50", "25,132,581", "100.5", "95.9", "16.9", "16x160x160"]
+    assert published == ["p3d_resnet50", "101", "100.5", "95.9", "98", "not", "equal", "P3D", "paper,", "Table", "1"]
+    assert [line.split()[:5] for line in out.splitlines() if line.startswith("c3d ")][1] == [
+        "c3d",
+        "487",
+        "320.0",
+        "305.1",
+        "321",
+    ]
     for name in pseudo3d.list_models():
         assert f"\n{name} " in out
 

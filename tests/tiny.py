@@ -4,8 +4,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import nn
 from videos import flat, write_video
 
+from pseudo3d import create_model
 from pseudo3d.cli import main
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.training.config import get_recipe
@@ -43,6 +45,24 @@ def small_config(recipe="scratch", *, optim=None, **changes):
         "dropout": 0.0, "device": "cpu", "dtype": "float32", "workers": 0,
     }  # fmt: skip
     return replace(config, **{**defaults, **changes}, optim=replace(config.optim, **(optim or {})))
+
+
+def slim_c3d(num_classes=5, *, in_channels=3, share=16, seed=0, **more):
+    """C3D with a sixteenth of its channels: the same computation in a hundredth of the time and memory."""
+    with torch.device("meta"):
+        model = create_model("c3d", num_classes=num_classes, in_channels=in_channels, **more)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, module in list(model.named_children()):
+            if isinstance(module, nn.Conv3d):
+                inputs = module.in_channels if name == "conv1a" else module.in_channels // share
+                setattr(model, name, nn.Conv3d(inputs, module.out_channels // share, 3, padding=1))
+            elif isinstance(module, nn.Linear):
+                outputs = module.out_features if name == "fc8" else module.out_features // share
+                setattr(model, name, nn.Linear(module.in_features // share, outputs))
+    means = torch.tensor(model.preprocessing.mean).view(-1, 1, 1, 1)
+    model.mean_volume = means.expand(model.mean_volume.shape).clone()
+    return model
 
 
 def p3d(capsys, *args):

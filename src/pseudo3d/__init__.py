@@ -21,6 +21,7 @@ _HOME = {
     "list_models": "pseudo3d.models",
     "load_model": "pseudo3d.weights",
     "load_weights": "pseudo3d.weights",
+    "push_to_hub": "pseudo3d.weights",
     "read_video": "pseudo3d.video.decode",
     "sample_clips": "pseudo3d.video.sampling",
     "save_pretrained": "pseudo3d.weights",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pseudo3d.weights import from_pretrained as from_pretrained
     from pseudo3d.weights import load_model as load_model
     from pseudo3d.weights import load_weights as load_weights
+    from pseudo3d.weights import push_to_hub as push_to_hub
     from pseudo3d.weights import save_pretrained as save_pretrained
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "judge a store's features by a linear SVM",
     "predict": "name the most likely classes of videos",
     "visualize": "draw a store's videos as a map (t-SNE)",
+    "weights": "inspect, convert, verify and publish weights",
     "models": "list the networks with their size and arithmetic",
 }
 

@@ -6,6 +6,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from tiny import QUICK, mistake, p3d
 from videos import gradient, numbered, write_video
 
 from pseudo3d import (
@@ -20,6 +21,7 @@ from pseudo3d import (
 )
 from pseudo3d.features.encoder import EncodedVideo, hash_weights
 from pseudo3d.features.store import FeatureStore, StoreWriter, VideoFeatures
+from pseudo3d.weights.export import export_caffemodel
 
 FP32 = {"device": "cpu", "dtype": "float32"}
 
@@ -135,6 +137,7 @@ def test_a_scikit_learn_transformer(weights, videos):
     assert parameters == {
         "model": "p3d_resnet50",
         "weights": weights,
+        "class_names": None,
         "clips": 2,
         "layer": "pool5",
         "sampler": "uniform",
@@ -191,7 +194,7 @@ def test_set_params_takes_effect_after_first_use(weights, videos):
     ("options", "words"),
     [
         ({"clips": 0}, "clips must be at least 1, got 0"),
-        ({"sampler": "random"}, "no sampler 'random'; there are uniform, authors"),
+        ({"sampler": "random"}, "no sampler 'random'; there are uniform, authors, sliding"),
         ({"layer": "pool6"}, "no layer 'pool6'; this network has"),
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"device": "tpu"}, "no device 'tpu'"),
@@ -221,3 +224,25 @@ def test_describe_tells_what_decides_the_features(weights, tmp_path):
     with StoreWriter(tmp_path / "s", told) as writer:
         writer.add(VideoFeatures("a", {"pool5": np.ones(4, np.float32)}, (0,), 16))
     assert FeatureStore(tmp_path / "s").info == {"store_version": 1, **told}  # JSON all through
+
+
+def test_a_caffe_model_with_class_names(videos, tmp_path, capsys):
+    """The network is read off the file; names come from a file beside it."""
+    model = randomise(create_model("p3d_resnet14", num_classes=3))
+    path = export_caffemodel(model, tmp_path / "p3d.caffemodel")
+    (tmp_path / "labels.txt").write_text("walk\nrun\nfall\n")
+    command = ("predict", videos / "short.mkv", "--weights", path, *QUICK)
+    code, out, err = p3d(capsys, *command, "--class-names", tmp_path / "labels.txt")
+    assert (code, err) == (0, [])
+    assert {line.split()[1] for line in out.splitlines()[1:]} == {"walk", "run", "fall"}
+    code, out, err = p3d(capsys, *command)
+    assert err == ["p3d: note: the weights carry no class names; give them with --class-names"]
+    assert {line.split()[1] for line in out.splitlines()[1:]} == {"class_0", "class_1", "class_2"}
+    (tmp_path / "labels.txt").write_text("walk\nrun\n")
+    line = mistake(capsys, *command, "--class-names", tmp_path / "labels.txt")
+    assert "labels.txt: 2 class names, but" in line
+    assert "has 3 classes" in line
+    encoder = VideoEncoder(weights=path, clips=1, **FP32)
+    with pytest.raises(Pseudo3dError, match=r"looks like p3d_resnet14 .* the model is p3d_resnet50; use p3d_resnet14"):
+        encoder.load()
+    assert VideoEncoder("auto", weights=path, clips=1, **FP32).encode(videos / "short.mkv").shape == (2048,)

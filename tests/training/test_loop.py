@@ -173,13 +173,13 @@ def test_a_trivial_set_is_learned(tmp_path):
 def test_only_a_lone_clip_is_left_out(samples, tmp_path, batch_size, sizes):
     trainer = make_trainer(samples, tmp_path, small_config(batch_size=batch_size, val_fraction=0.1, test_fraction=0.2))
     assert len(trainer.sides.train) == 8
-    assert [len(labels) for _, labels in trainer.batches()] == sizes
+    assert [len(labels) for _, labels, _ in trainer.batches()] == sizes
     assert trainer.steps_per_epoch == len(sizes)
 
 
 def test_an_epoch_has_one_clip_of_every_video(samples, tmp_path):
     trainer = make_trainer(samples, tmp_path, small_config())
-    frames, labels = zip(*trainer.batches(), strict=True)
+    frames, labels, _ = zip(*trainer.batches(), strict=True)
     assert {f.dtype for f in frames} == {torch.uint8}
     assert frames[0].shape[1:] == (16, 32, 32, 3)
     levels = np.concatenate([f[:, 0, 0, 0, 0].numpy() for f in frames])

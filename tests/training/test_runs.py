@@ -95,8 +95,8 @@ def test_weights_of_small_frames_need_a_size(samples, tmp_path):
 def test_a_loss_that_is_no_longer_finite(samples, tmp_path, monkeypatch):
     real = Trainer.step
 
-    def step(self, frames, labels):
-        loss, correct = real(self, frames, labels)
+    def step(self, *batch):
+        loss, correct = real(self, *batch)
         return (math.nan if len(self.reports) == 1 else loss), correct
 
     monkeypatch.setattr(Trainer, "step", step)

@@ -7,8 +7,13 @@ import torch
 from reference import randomise, relative_error
 
 from pseudo3d.models import create_model
-from pseudo3d.weights.caffe import caffe_blobs, caffe_layers
+from pseudo3d.weights.arrays import Arrays
+from pseudo3d.weights.caffe import caffe_blobs
 from pseudo3d.weights.layer_table import Layer, read_layer_table, run_layer, run_layer_table
+
+
+def blobs_of(model):
+    return caffe_blobs(Arrays.of(model.state_dict()))
 
 
 def test_the_table_is_the_release():
@@ -33,9 +38,9 @@ def test_every_learned_layer_has_one_module():
         model = create_model("p3d_resnet152")
     table = {layer.name: layer for layer in read_layer_table()}
     learned = {name for name, layer in table.items() if layer.type in ("Convolution", "BN", "InnerProduct")}
-    layers = caffe_layers(model)
-    assert sorted(layers.values()) == sorted(learned)
-    for name, blobs in caffe_blobs(model).items():
+    found = blobs_of(model)
+    assert sorted(found) == sorted(learned)
+    for name, blobs in found.items():
         if table[name].type == "Convolution":
             assert blobs[0].shape[0] == table[name].num_output
             assert blobs[0].shape[2:] == table[name].kernel
@@ -50,7 +55,7 @@ def test_the_network_equals_the_table(size):
     # a head under which the classes are neither alike nor decided: a wrong network shows in prob too
     model.fc.weight.mul_(2 / model(clips).std())
     names = {"res4": "res4b35", "res5": "res5c", "pool5": "pool5", "prob": "prob"}
-    expected = run_layer_table(read_layer_table(), caffe_blobs(model), clips, set(names.values()))
+    expected = run_layer_table(read_layer_table(), blobs_of(model), clips, set(names.values()))
     got = model.forward_features(clips, tuple(names))
     assert 0.01 < got["prob"].max() < 0.99
     for layer, name in names.items():
@@ -66,8 +71,8 @@ def test_a_wrong_coefficient_would_show():
     clips = torch.randn(1, 3, 16, 64, 64, generator=torch.Generator().manual_seed(0)) * 60
     table = read_layer_table()
     paper = [Layer(**{**layer.__dict__, "note": layer.note.replace("sum 0.5 0.5", "sum 1 1")}) for layer in table]
-    right = run_layer_table(table, caffe_blobs(model), clips, {"pool5"})["pool5"]
-    wrong = run_layer_table(paper, caffe_blobs(model), clips, {"pool5"})["pool5"]
+    right = run_layer_table(table, blobs_of(model), clips, {"pool5"})["pool5"]
+    wrong = run_layer_table(paper, blobs_of(model), clips, {"pool5"})["pool5"]
     assert relative_error(model.forward_features(clips)["pool5"], right) < 1e-4
     assert relative_error(wrong, right) > 1e-2
 

@@ -21,10 +21,11 @@ def extract(
     *,
     weights: str,
     out: Path,
-    model: str = "p3d_resnet50",
+    model: str = "auto",
+    class_names: Path | None = None,
     layers: str = "pool5",
     clips: int = 20,
-    sampler: Literal["uniform", "authors"] = "uniform",
+    sampler: Literal["uniform", "authors", "sliding"] = "uniform",
     groups: Path | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -39,12 +40,14 @@ def extract(
 
     Args:
         videos: files, a folder, or a list (.txt, .csv).
-        weights: a pretrained folder, a weights file, or "random" (an untrained network: noise).
+        weights: a pretrained folder, a weights file of any known kind, "imagenet", "hf:owner/name", or "random" (an
+            untrained network: noise).
         out: the store's folder.
-        model: name of the network, when the weights do not say it (see p3d models).
-        layers: activations to keep, e.g. pool5,prob.
-        clips: clips of each video, spread evenly.
-        sampler: where clips start.
+        model: name of the network (see p3d models); auto is the one that the weights are of, a 2-D ResNet as P3D.
+        class_names: file with one class name a line, for weights that do not carry them (.caffemodel).
+        layers: activations to keep, e.g. pool5,prob. The C3D paper's representation is fc6.
+        clips: clips of each video, spread evenly; not looked at with --sampler sliding.
+        sampler: where clips start; sliding: every 8 frames, as many as the video has (the C3D paper's).
         groups: file of `path group` lines: what comes from one source.
         device: auto, cpu, cuda, mps.
         dtype: precision; auto is bfloat16 where the hardware has it.
@@ -57,7 +60,14 @@ def extract(
 
     samples = collect_samples(videos, groups=groups)
     encoder = VideoEncoder(
-        model, weights=weights, clips=clips, sampler=sampler, device=device, dtype=dtype, batch_size=batch_size
+        model,
+        weights=weights,
+        clips=clips,
+        sampler=sampler,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        class_names=class_names,
     ).load()
     names = tuple(name.strip() for name in layers.split(",") if name.strip())
     started = time.perf_counter()
@@ -73,5 +83,5 @@ def extract(
         report = run_extraction(encoder, samples, out, layers=names, on_video=on_video)
     seconds = time.perf_counter() - started
     before = f", {report.already_done} were there before" if report.already_done else ""
-    print(f"{out}: {report.encoded} videos, {report.encoded * clips} clips in {seconds:.1f} s{before}")
+    print(f"{out}: {report.encoded} videos, {report.clips} clips in {seconds:.1f} s{before}")
     return report_failures(report.failures, report.encoded + report.already_done)

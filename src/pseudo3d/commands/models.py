@@ -11,9 +11,9 @@ def run(args: Sequence[str]) -> int:
 
 
 def models(num_classes: int | None = None) -> int:
-    """List the networks: parameters, size in float32, arithmetic for one clip.
+    """List the networks: parameters, size in float32, arithmetic for one clip, and sizes that were published.
 
-    A multiply-add counts as 2 operations. MB are 10^6 bytes, MiB 2^20.
+    A multiply-add counts as 2 operations. MB are 10^6 bytes, MiB 2^20; parameters are counted, running statistics not.
 
     Example: p3d models --num-classes 101
 
@@ -22,7 +22,7 @@ def models(num_classes: int | None = None) -> int:
     """
     from pseudo3d.commands.output import print_table
     from pseudo3d.models import list_models
-    from pseudo3d.models.cost import model_cost
+    from pseudo3d.models.cost import PUBLISHED_SIZES, model_cost
 
     rows = []
     for name in list_models():
@@ -38,4 +38,11 @@ def models(num_classes: int | None = None) -> int:
             )
         )
     print_table(("model", "parameters", "MB", "MiB", "GFLOP/clip", "clip (T x H x W)"), rows)
+    print("\nbeside the published sizes, with the classes they were published for")
+    sizes = []
+    for name, published in PUBLISHED_SIZES.items():
+        cost = model_cost(name, num_classes=published.num_classes)
+        counted = (f"{published.num_classes}", f"{cost.megabytes:.1f}", f"{cost.mebibytes:.1f}")
+        sizes.append((name, *counted, f"{published.megabytes}", cost.compared(published), published.source))
+    print_table(("model", "classes", "MB", "MiB", "published", "", "source"), sizes)
     return 0

@@ -1,5 +1,6 @@
 """``p3d predict``."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,8 @@ def predict(
     /,
     *,
     weights: str,
-    model: str = "p3d_resnet50",
+    model: str = "auto",
+    class_names: Path | None = None,
     clips: int = 20,
     top: int = 5,
     device: str = "auto",
@@ -31,8 +33,10 @@ def predict(
 
     Args:
         videos: files, a folder, or a list (.txt, .csv).
-        weights: a pretrained folder, a weights file, or "random" (an untrained network: noise).
-        model: name of the network, when the weights do not say it (see p3d models).
+        weights: a pretrained folder, a weights file of any known kind, "imagenet", "hf:owner/name", or "random" (an
+            untrained network: noise).
+        model: name of the network (see p3d models); auto is the one that the weights are of, a 2-D ResNet as P3D.
+        class_names: file with one class name a line, for weights that do not carry them (.caffemodel).
         clips: clips of each video, spread evenly.
         top: how many classes to name.
         device: auto, cpu, cuda, mps.
@@ -46,8 +50,12 @@ def predict(
     if top < 1:
         raise Pseudo3dError(f"--top must be at least 1, got {top}")
     samples = collect_samples(videos)
-    encoder = VideoEncoder(model, weights=weights, clips=clips, layer="prob", device=device, dtype=dtype).load()
+    encoder = VideoEncoder(
+        model, weights=weights, clips=clips, layer="prob", device=device, dtype=dtype, class_names=class_names
+    ).load()
     names = encoder.network.class_names
+    if names is None:
+        warnings.warn("the weights carry no class names; give them with --class-names", stacklevel=1)
     failures, done = {}, 0
     for result in encoder.encode_many([samples.root / sample.path for sample in samples.samples]):
         if result.error is not None:

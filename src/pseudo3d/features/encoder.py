@@ -17,8 +17,11 @@ from pseudo3d.inference import ClipRunner, DType
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.interface import check_layers
 from pseudo3d.video.clips import LoadedClips, get_sampler, load_clips
+from pseudo3d.video.sampling import SLIDING_STRIDE
 from pseudo3d.weights import from_pretrained, load_model
-from pseudo3d.weights.pretrained import WEIGHTS_NAME
+from pseudo3d.weights.sources import class_names_from, open_weights
+
+DEFAULT_MODEL = "p3d_resnet50"  # where weights do not say what they are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +54,18 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
     features; ``fit`` learns nothing.
 
     Args:
-        model: name of the network; unused when ``weights`` is a pretrained folder, which says it itself.
-        weights: a pretrained folder, a weights file, or "random". Features of an untrained network are noise, so
-            "random" must be asked for by name, warns, and is recorded.
-        clips: uniform clips of each video.
-        layer: which activations; pool5 has 2048 numbers.
-        sampler: "uniform" or "authors".
+        model: name of the network; "auto" for the one that the weights are of, where a 2-D ResNet becomes the P3D
+            network of its depth. Unused when ``weights`` is a pretrained folder.
+        weights: a pretrained folder, a weights file, "imagenet" or "hf:owner/name" (``load_weights`` lists the kinds),
+            or "random". Features of an untrained network are noise, so "random" must be asked for by name, warns, and
+            is recorded.
+        clips: clips of each video; the sampler "sliding" does not look at it.
+        layer: which activations; pool5 has 2048 numbers, 8192 in c3d, whose paper uses fc6 (4096).
+        sampler: "uniform", "authors", or "sliding": a clip every 8 frames, as many as the video has (C3D's).
         device: auto, cpu, cuda, mps.
         dtype: auto, float32, bfloat16.
         batch_size: clips in a batch; None for a size that suits the device.
+        class_names: of the network's outputs, or a file with one a line, for weights that do not carry them.
 
     Raises:
         Pseudo3dError: on first use, for weights or options that cannot be used.
@@ -75,7 +81,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str = "p3d_resnet50",
+        model: str = DEFAULT_MODEL,
         *,
         weights: str | Path,
         clips: int = 20,
@@ -84,6 +90,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         device: str = "auto",
         dtype: DType = "auto",
         batch_size: int | None = None,
+        class_names: Sequence[str] | str | Path | None = None,
     ) -> None:
         self.model = model
         self.weights = weights
@@ -93,15 +100,16 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         self.device = device
         self.dtype = dtype
         self.batch_size = batch_size
+        self.class_names = class_names
 
     def load(self) -> "VideoEncoder":
         """Load the network now, so that a mistake in the options shows before any video is read."""
         if self.clips < 1:
             raise Pseudo3dError(f"clips must be at least 1, got {self.clips}")
         get_sampler(self.sampler)
-        made_of = (self.model, self.weights, self.device, self.dtype, self.batch_size)
+        made_of = (self.model, self.weights, self.device, self.dtype, self.batch_size, self.class_names)
         if getattr(self, "made_of_", None) != made_of:  # first use, or scikit-learn's set_params has changed one
-            network = load_network(self.model, self.weights)
+            network = load_network(self.model, self.weights, self.class_names)
             self.runner_ = ClipRunner(network, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
             self.made_of_ = made_of
         check_layers((self.layer,), self.runner_.model.layers)
@@ -113,7 +121,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         return self.load().runner_.model
 
     def encode(self, path: str | Path) -> Float32[np.ndarray, "dim"]:
-        """The representation of one video, float32 (2048,) for pool5.
+        """The representation of one video, float32 (2048,) for pool5 of P3D and of the frame baseline.
 
         Raises:
             VideoError: the file cannot be used as a video.
@@ -191,36 +199,45 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         return {
             "pseudo3d": __version__,
             "architecture": asdict(runner.model.architecture),
-            "weights": "random" if self.weights == "random" else hash_weights(Path(self.weights)),
+            "weights": "random" if self.weights == "random" else hash_weights(self.weights, self.model),
             "preprocessing": runner.preprocessing.to_dict(),
             "class_names": list(runner.model.class_names or []),
             "sampler": self.sampler,
-            "clips": self.clips,
+            "clips": f"every {SLIDING_STRIDE} frames" if self.sampler == "sliding" else self.clips,
             **runner.describe(),
         }
 
 
-def load_network(name: str, weights: str | Path) -> VideoModel:
+def load_network(name: str, weights: str | Path, class_names: Sequence[str] | str | Path | None = None) -> VideoModel:
     """The network that ``--model`` and ``--weights`` stand for, in evaluation mode.
 
     Args:
-        name: of the network; unused when ``weights`` is a pretrained folder.
-        weights: a pretrained folder, a weights file, or "random", which warns.
+        name: of the network, or "auto"; unused when ``weights`` is a pretrained folder.
+        weights: as for ``load_weights``, or "random", which warns.
+        class_names: as for ``load_weights``.
 
     Raises:
         Pseudo3dError: weights that cannot be used.
     """
     if weights == "random":
+        name = DEFAULT_MODEL if name == "auto" else name
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same noise when a store goes on
             network = create_model(name).eval()
         warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=2)
         return network
-    return from_pretrained(weights) if Path(weights).is_dir() else load_model(name, weights)
+    opened = open_weights(weights, model=name)
+    if opened.config and opened.file is not None and not Path(weights).is_file():  # a folder of ours says what it is
+        network = from_pretrained(opened.file.parent)
+        if class_names is not None:
+            network.class_names = class_names_from(class_names, network.architecture.num_classes, str(weights))
+        return network
+    return load_model("p3d" if name == "auto" else name, weights, class_names=class_names)
 
 
-def hash_weights(weights: Path) -> str:
+def hash_weights(weights: str | Path, name: str = "auto") -> str:
     """The SHA-256 of the weights file, as "sha256:...": it tells stores of different weights apart."""
-    path = weights / WEIGHTS_NAME if weights.is_dir() else weights
+    path = open_weights(weights, model=name).file
+    assert path is not None  # it is not a state dict
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

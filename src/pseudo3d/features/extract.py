@@ -19,11 +19,13 @@ class ExtractReport:
         encoded: videos whose features were computed now.
         already_done: videos that were in the store before.
         failures: reason for each video without features.
+        clips: of the videos that were encoded now, all together.
     """
 
     encoded: int
     already_done: int
     failures: dict[str, str]
+    clips: int
 
 
 def extract(
@@ -51,7 +53,7 @@ def extract(
     check_layers(layers, encoder.network.layers)  # before a store is made that would carry a wrong name for ever
     by_path = {samples.root / sample.path: sample for sample in samples.samples}
     info = {**encoder.describe(), "layers": list(layers), "root": samples.root.as_posix()}
-    encoded = 0
+    encoded = clips = 0
     with StoreWriter(out, info) as writer:
         _check_described(writer, samples)
         todo = [path for path, sample in by_path.items() if sample.path not in writer.done]
@@ -64,6 +66,7 @@ def extract(
                 writer.add_failure(sample.path, result.error)
             else:
                 encoded += 1
+                clips += len(result.starts)
                 writer.add(
                     VideoFeatures(
                         sample.path,
@@ -82,7 +85,7 @@ def extract(
         # only those of this call: the store may know of videos that are not asked for now
         asked = {sample.path for sample in samples.samples}
         failures = {path: reason for path, reason in writer.failures.items() if path in asked}
-    return ExtractReport(encoded, len(by_path) - len(todo), failures)
+    return ExtractReport(encoded, len(by_path) - len(todo), failures, clips)
 
 
 def _check_described(writer: StoreWriter, samples: SampleList) -> None:

@@ -57,9 +57,9 @@ class TrainConfig:
         style: "caffe", "torchvision" or "port"; None for that of the weights.
         temporal_init: of the temporal filters that a 2-D network lacks.
         head: "new" trains a new head; "auto" keeps that of the weights.
-        size: crops of size x size instead of the network's own, at least 32; None for these.
+        size: crops of size x size instead of the network's own, at least 32; None for these. c3d takes its own only.
         resize: (height, width) of the frames before cropping, in training and in testing; None for the paper's margin
-            around the crop: 182x242 for P3D's 160, 240x320 for the frame baseline's 224 (section 3.3).
+            around the crop: 182x242 for P3D's 160, 240x320 for the frame baseline's 224 (section 3.3). c3d: 128x171.
         epochs: passes over the training videos, one random clip of each.
         batch_size: clips in a step.
         dropout: before the head; None for the network's.

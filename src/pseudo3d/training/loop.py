@@ -22,18 +22,21 @@ from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import EpochSampler, TrainingClips
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.evaluation.protocols import score_videos
-from pseudo3d.inference import ClipRunner, choose_device, choose_dtype, to_input
+from pseudo3d.inference import ClipRunner, check_takes_rgb, choose_device, choose_dtype, to_input
 from pseudo3d.models import VideoModel, create_model
+from pseudo3d.models.c3d import C3D
+from pseudo3d.models.interface import filters_to_channels_last
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.training.checkpoint import save_checkpoint
+from pseudo3d.training.checkpoint import run_card, save_checkpoint, write_card
 from pseudo3d.training.config import DEFAULT_MODEL, TrainConfig
 from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
 from pseudo3d.training.progress import TrainingProgress
 from pseudo3d.training.sides import Sides, check_videos, sides_to_csv, split_samples
+from pseudo3d.video.transforms import Window
 from pseudo3d.weights import from_pretrained, load_model
-from pseudo3d.weights.pretrained import read_config
 
 Report = dict[str, Any]
+Batch = tuple[Tensor, Tensor, list[Window]]
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     """The network that the config describes, with its head for these classes.
 
     Raises:
-        Pseudo3dError: no such network, weights that do not fit, or frozen batch norms without trained weights.
+        Pseudo3dError: no such network, weights that do not fit, frozen batch norms without trained weights, or a size
+            that the network does not take.
     """
-    name = config.model or _model_of(config.weights)
     if config.weights == "random":
         if config.freeze_bn:
             raise Pseudo3dError(
@@ -67,7 +70,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
                 "or use --no-freeze-bn"
             )
         model = create_model(
-            name,
+            config.model or DEFAULT_MODEL,
             num_classes=len(class_names),
             blocks=config.blocks,
             style=config.style or "caffe",
@@ -75,7 +78,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         )
     else:
         model = load_model(
-            name,
+            config.model or "p3d",
             config.weights,
             num_classes=len(class_names),
             blocks=config.blocks,
@@ -84,9 +87,8 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
             head=config.head,
             temporal_init=config.temporal_init,
         )
-    if config.size is not None:
-        model.preprocessing = _scaled(model.preprocessing, config.size)
-    model.preprocessing = with_margin(model.preprocessing, config.resize)
+        check_takes_rgb(config.weights, model.architecture.in_channels)
+    model.preprocessing = _sized(model, config)
     if config.head == "auto" and model.class_names not in (None, tuple(class_names)):
         raise Pseudo3dError(
             f"{config.weights}: its classes are {first_few(model.class_names or ())}, the data's "
@@ -96,11 +98,17 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
     return model
 
 
-def _model_of(weights: str) -> str:
-    """The network that weights are for, if they say it."""
-    if weights == "random" or not Path(weights).is_dir():
-        return DEFAULT_MODEL
-    return read_config(Path(weights))["architecture"]["name"]
+def _sized(model: VideoModel, config: TrainConfig) -> Preprocessing:
+    """The model's preprocessing with the frames and crops that the config asks for."""
+    p = model.preprocessing
+    if isinstance(model, C3D):  # its first fully connected layer and its mean volume are of one size
+        if (config.size or p.crop[0], config.resize or p.resize) != (p.crop[0], p.resize):
+            raise Pseudo3dError(
+                f"{model.architecture.name} takes crops of {p.crop[0]}x{p.crop[1]} out of frames resized to "
+                f"{'x'.join(map(str, model.mean_volume.shape[2:]))} only; leave out --size and --resize"
+            )
+        return p
+    return with_margin(p if config.size is None else _scaled(p, config.size), config.resize)
 
 
 def with_margin(preprocessing: Preprocessing, resize: tuple[int, int] | None) -> Preprocessing:
@@ -214,7 +222,8 @@ class Trainer:
         self.reports: list[Report] = []
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.dtype, self.device)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(self.device)
+        filters_to_channels_last(self.model)
         self._set_training_mode()  # before the optimizer: frozen parameters are not its business
         self.optimizer = make_optimizer(model, config.optim)
         dataset = TrainingClips(sides.train, model.preprocessing, config.augment, seed=config.seed)
@@ -241,26 +250,29 @@ class Trainer:
 
     def run(self, progress: TrainingProgress) -> TrainResult:
         """All epochs, then the test with the best epoch's weights (the last one's when nothing was held out)."""
-        started, best = time.perf_counter(), -1.0
+        started, best, best_epoch = time.perf_counter(), -1.0, 0
+        best_val: dict[str, float] = {}
         for epoch in range(1, self.config.epochs + 1):
             report: Report = {"epoch": epoch, **self.train_epoch(epoch, progress)}
+            val: dict[str, float] = {}
             if self.sides.val is not None:
-                hits = self.evaluate(self.sides.val, self.config.val_clips)
-                report |= {f"val {name}": value for name, value in hits.items()}
+                val = self.evaluate(self.sides.val, self.config.val_clips)
+                report |= {f"val {name}": value for name, value in val.items()}
             progress.ended(epoch, report["loss"], report.get("val video hit@1"))
             # The later of two equals has seen more.
             score = report.get("val video hit@1", float(epoch))
             self._append_metrics(report)
-            facts = {"trained": f"recipe {self.config.recipe}, epoch {epoch} of {self.config.epochs}"}
-            facts |= {name: f"{value:.4f}" for name, value in report.items() if name.startswith("val ")}
+            card = run_card(self.config, self.sides, epoch=epoch, val=val)
             for name in ("last", "best") if score >= best else ("last",):
-                save_checkpoint(self.model, self.out / "checkpoints" / name, facts=facts)
-            best = max(best, score)
+                save_checkpoint(self.model, self.out / "checkpoints" / name, card=card)
+            if score >= best:
+                best, best_epoch, best_val = score, epoch, val
         seconds = time.perf_counter() - started
         checkpoint = self.out / "checkpoints" / "best"
         self.model = from_pretrained(checkpoint)
         test = self.evaluate(self.sides.test, self.config.test_clips, progress.tested)
         self._append_metrics({"test": test, "clips": self.config.test_clips, "seconds": round(seconds, 1)})
+        write_card(self.model, checkpoint, run_card(self.config, self.sides, epoch=best_epoch, val=best_val, test=test))
         return TrainResult(self.out, checkpoint, test, seconds)
 
     def train_epoch(self, epoch: int, progress: TrainingProgress) -> Report:
@@ -268,10 +280,10 @@ class Trainer:
         self.sampler.epoch = epoch
         self._set_training_mode()
         started, waited, losses, hits, clips = time.perf_counter(), 0.0, 0.0, 0, 0
-        for (frames, labels), wait in _timed(self.batches()):
+        for (frames, labels, windows), wait in _timed(self.batches()):
             waited += wait
             lr = float(self.schedule.get_last_lr()[0])
-            loss, correct = self.step(frames, labels)
+            loss, correct = self.step(frames, labels, windows)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss} in epoch {epoch} at learning rate {lr:.2g}")
             losses += loss * len(labels)
@@ -287,8 +299,8 @@ class Trainer:
             "waiting for data": waited / seconds,
         }
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of uint8 frames (N, T, h, w, 3) and labels (N,).
+    def batches(self) -> Iterator[Batch]:
+        """Batches of uint8 frames (N, T, h, w, 3), labels (N,) and the N windows that the frames were cut out at.
 
         Raises:
             VideoError: a video cannot be used.
@@ -297,13 +309,17 @@ class Trainer:
             for item in items:
                 if isinstance(item, VideoError):
                     raise item
-            frames, labels = zip(*items, strict=True)
-            yield torch.from_numpy(np.stack(frames)), torch.tensor(labels)
+            frames, labels, windows = zip(*items, strict=True)
+            yield torch.from_numpy(np.stack(frames)), torch.tensor(labels), list(windows)
 
-    def step(self, frames: Tensor, labels: Tensor) -> tuple[float, int]:
-        """One update of the weights; the loss and how many clips were classified right."""
+    def step(self, frames: Tensor, labels: Tensor, windows: Sequence[Window] | None = None) -> tuple[float, int]:
+        """One update of the weights; the loss and how many clips were classified right.
+
+        Without ``windows``, the frames are from the centre.
+        """
         labels = labels.to(self.device)
-        inputs = to_input(frames.to(self.device, non_blocking=True), self.model.preprocessing)
+        frames = frames.to(self.device, non_blocking=True)
+        inputs = to_input(frames, self.model.preprocessing, self.model.mean_volume, windows)
         with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
             logits = self.model(inputs)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
@@ -338,7 +354,7 @@ class Trainer:
         files.write_text(self.out / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in self.reports))
 
 
-def _timed(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
     """Each batch with the seconds that were spent waiting for it."""
     while True:
         started = time.perf_counter()

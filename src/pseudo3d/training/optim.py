@@ -14,12 +14,13 @@ def parameter_groups(model: VideoModel, optim: Optim) -> list[dict]:
 
     Frozen parameters are left out.
     """
+    head = f"{model.head_name}."
     scaled: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         is_weight = parameter.ndim > 1  # batch norms and biases are vectors
-        scale = optim.head_lr_scale * (1 if is_weight else 2) if name.startswith("fc.") else 1.0
+        scale = optim.head_lr_scale * (1 if is_weight else 2) if name.startswith(head) else 1.0
         scale = scale if optim.head_lr_scale != 1 else 1.0
         scaled.setdefault((scale, optim.weight_decay if is_weight else 0.0), []).append(parameter)
     return [
@@ -54,12 +55,11 @@ def lr_factor(optim: Optim, step: int, steps: int, warmup_steps: int) -> float:
 
 
 def freeze_batch_norms(model: VideoModel) -> None:
-    """Fix every batch norm except the first (paper 3.3; bn_conv1 is the trainable one in the release).
+    """Fix every batch norm except the first (paper 3.3; bn_conv1 is the trainable one in the release). C3D has none.
 
     Its scale, shift and running statistics stay; call it after every ``model.train()``.
     """
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module is not model.stem.bn_conv1:
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in norms[1:]:
+        module.eval()
+        module.requires_grad_(False)

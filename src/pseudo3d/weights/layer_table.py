@@ -11,7 +11,7 @@ so that it can judge them.
 
 import csv
 import importlib.resources
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -20,8 +20,9 @@ from torch import Tensor
 BN_EPS = 1e-5
 
 Blobs = Mapping[str, tuple[Tensor, ...]]
-"""Caffe's learned arrays by layer name. Convolution: (weight,), (O, I, kt, kh, kw), or (O, I, kh, kw) in res5.
-BN: (slope, bias, running mean, running variance), (C,) each. InnerProduct: (weight, bias)."""
+"""Caffe's learned arrays by layer name, vectors in any shape. Convolution: (weight,) or (weight, bias), the weight
+(O, I, kt, kh, kw), or (O, I, kh, kw) in a 2-D layer. BN: (slope, bias, running mean, running variance). BatchNorm:
+(mean, variance, what both are divided by); Scale: (slope, bias). InnerProduct: (weight, bias)."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,25 @@ def run_layer(layer: Layer, inputs: tuple[Tensor, ...], blobs: Blobs) -> Tensor:
         case "Input" | "Dropout":
             return x
         case "Convolution":
-            (weight,) = blobs[layer.name]
-            if len(layer.kernel) == 2:
-                return F.conv2d(x, weight, stride=layer.stride, padding=layer.pad)
-            return F.conv3d(x, weight, stride=layer.stride, padding=layer.pad)
+            weight = blobs[layer.name][0]
+            weight = weight.reshape(*weight.shape[:2], *layer.kernel)
+            bias = blobs[layer.name][1].flatten() if len(blobs[layer.name]) == 2 else None
+            convolve: Callable[..., Tensor] = F.conv2d if len(layer.kernel) == 2 else F.conv3d
+            return convolve(x, weight, bias, layer.stride, layer.pad)
         case "BN":
-            slope, bias, mean, variance = blobs[layer.name]
+            slope, bias, mean, variance = (each.flatten() for each in blobs[layer.name])
             return F.batch_norm(x, mean, variance, slope, bias, eps=BN_EPS)
+        case "BatchNorm":
+            mean, variance, divisor = (each.flatten() for each in blobs[layer.name])
+            return F.batch_norm(x, mean / divisor, variance / divisor, eps=BN_EPS)
+        case "Scale":
+            slope, shift = (each.flatten()[:, None, None] for each in blobs[layer.name])
+            return x * slope + shift
         case "ReLU":
             return F.relu(x)
         case "Pooling3D":
-            return F.max_pool3d(x, layer.kernel, layer.stride, padding=layer.pad, ceil_mode=True)
+            pool = F.max_pool2d if len(layer.kernel) == 2 else F.max_pool3d
+            return pool(x, layer.kernel, layer.stride, padding=layer.pad, ceil_mode="ceil" in layer.note)
         case "Eltwise":
             scales = [float(scale) for scale in layer.note.removeprefix("sum ").split()]
             return sum((scale * each for scale, each in zip(scales, inputs, strict=True)), start=x.new_zeros(()))
@@ -104,7 +113,8 @@ def run_layer(layer: Layer, inputs: tuple[Tensor, ...], blobs: Blobs) -> Tensor:
         case "Pooling":
             return x.mean(dim=(2, 3))
         case "InnerProduct":
-            return F.linear(x, *blobs[layer.name])
+            weight, bias = blobs[layer.name][0], blobs[layer.name][1].flatten()
+            return F.linear(x.flatten(1), weight.reshape(len(bias), -1), bias)
         case "Softmax":
             return x.softmax(dim=1)
     raise ValueError(f"layer {layer.name}: type {layer.type} is not one of the release's")
@@ -116,7 +126,7 @@ def run_layer_table(table: list[Layer], blobs: Blobs, clips: Tensor, keep: Colle
     Args:
         table: the layers in order (``read_layer_table``).
         blobs: the learned arrays by layer name.
-        clips: (N, 3, 16, H, W) float32, preprocessed.
+        clips: (N, 3, 16, H, W) float32, preprocessed; (N, 3, H, W) for the table of a frame network.
         keep: tops to return; a top that a ReLU overwrites in place is returned after it.
 
     Returns:

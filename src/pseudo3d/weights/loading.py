@@ -1,28 +1,35 @@
-"""load_weights: numbers from a file, a folder or a state dict into a network, strictly and with a report."""
+"""load_weights: numbers from a file, a folder, the hub or a state dict into a network, strictly and with a report."""
 
-import json
 import logging
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.blocks import Bottleneck, Style
-from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Preprocessing
-from pseudo3d.weights.pretrained import WEIGHTS_NAME, read_config, read_safetensors
-from pseudo3d.weights.torchvision import from_torchvision, is_torchvision
+from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.weights.arrays import Arrays, Shape
+from pseudo3d.weights.caffemodel import read_blob
+from pseudo3d.weights.sources import Source, Weights, class_names_from, open_weights
 
 logger = logging.getLogger("pseudo3d")
 
-Source = str | Path | Mapping[str, Tensor]
 Head = Literal["auto", "new"]
 TemporalInit = Literal["identity", "gaussian"]
+
+_STEMS = ("stem.conv1.weight", "conv1a.weight")
+_PORT_DIFFERS = (
+    "that port computes a ReLU on the temporal branch before the sum in B and C, leaves out C's 0.5 and shifts pool1's "
+    "windows; here they go into the authors' network, which is right for weights converted from the authors'. "
+    'For weights that were trained with the port, use style="port"'
+)
 
 
 @dataclass(frozen=True)
@@ -34,34 +41,21 @@ class LoadReport:
         loaded: arrays of the model that were filled.
         initialised: arrays of the model that the source does not have: temporal filters, a new head.
         dropped: arrays of the source that were not used: a head of other classes.
+        adapted: those of ``loaded`` that were made for other input channels: averaged over them and rescaled.
     """
 
     source: str
     loaded: tuple[str, ...]
     initialised: tuple[str, ...]
     dropped: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        adapted = f", {len(self.adapted)} adapted" if self.adapted else ""
         return (
             f"{self.source}: {len(self.loaded)} arrays loaded, {len(self.initialised)} initialised, "
-            f"{len(self.dropped)} dropped"
+            f"{len(self.dropped)} dropped{adapted}"
         )
-
-
-@dataclass
-class _Weights:
-    """Arrays under our names, with what is known of the network they belong to."""
-
-    name: str
-    state: dict[str, Tensor]
-    style: Style | None = None  # None: a file that does not say
-    blocks: str | None = None  # likewise; "2D" for a frame network
-    config: dict[str, Any] = field(default_factory=dict)
-    imagenet: bool = False
-
-    @property
-    def num_classes(self) -> int | None:
-        return len(self.state["fc.bias"]) if "fc.bias" in self.state else None
 
 
 def load_weights(
@@ -72,6 +66,8 @@ def load_weights(
     head: Head = "auto",
     temporal_init: TemporalInit = "identity",
     std: float = 0.001,
+    class_names: Sequence[str] | str | Path | None = None,
+    mean_file: str | Path | None = None,
 ) -> LoadReport:
     """Fill ``model`` with the numbers of ``source`` and set its preprocessing to theirs.
 
@@ -80,47 +76,40 @@ def load_weights(
     repeated frame gives what the 2-D network gives) or "gaussian" (the paper's: zero mean, ``std``). T's batch norm
     starts at scale 1, shift 0, mean 0, variance 1.
 
+    RGB weights go into a network with other input channels (grey, flow, stacked frames) by averaging the first
+    filters over the colours and scaling them by 3 / channels, so that the response to equal planes stays.
+
     Args:
         model: filled in place.
-        source: a path (.safetensors, .pth, .pt, .tar, a pretrained folder) or a state dict, with our names or
-            torchvision's ResNet names.
+        source: a path (.caffemodel, .safetensors, .pth, .pt, .tar, a pretrained folder), a state dict, "imagenet" (the
+            2-D ResNet of the model's depth from the Hugging Face hub) or "hf:owner/name". Known layouts: ours,
+            torchvision's and timm's, Hugging Face's, the PyTorch port of P3D, and the Caffe models of P3D, ResNet, C3D.
         strict: arrays that the model lacks or does not get raise; otherwise they are in the report.
         head: "auto" takes the source's head when its class count fits and raises otherwise; "new" keeps the model's.
         temporal_init: "identity" or "gaussian".
         std: of the Gaussian.
+        class_names: of the source's head, in order, or a file with one a line; for sources that do not carry them.
+        mean_file: Caffe's .binaryproto: C3D's mean volume, or a mean image, whose mean of each channel is taken.
 
     Returns:
         What was loaded, initialised and dropped.
 
     Raises:
-        Pseudo3dError: (a ValueError) an unreadable source, another style than the model's, unknown or left-over arrays,
-            other shapes, another class count. The model is then unchanged.
+        Pseudo3dError: (a ValueError) an unreadable source, another network or style than the model's, unknown or
+            left-over arrays, other shapes, another class count. The model is then unchanged.
 
     Example:
         >>> import pseudo3d
         >>> frames = pseudo3d.create_model("resnet14", num_classes=5, style="torchvision")
         >>> model = pseudo3d.create_model("p3d_resnet14", num_classes=5, style="torchvision")
         >>> print(load_weights(model, frames.state_dict()))
-        state dict: 104 arrays loaded, 18 initialised, 0 dropped
+        state dict: 104 arrays loaded, 15 initialised, 0 dropped
     """
-    if head not in ("auto", "new") or temporal_init not in ("identity", "gaussian"):
-        raise Pseudo3dError(
-            f"head must be 'auto' or 'new' and temporal_init 'identity' or 'gaussian', got {head!r}, {temporal_init!r}"
-        )
-    weights = _read(source)
-    _check_architecture(model, weights)
-    state, dropped = _without_head(model, weights, head)
-    own = {key: value for key, value in model.state_dict().items() if key != "layout"}
-    missing = [key for key in own if key not in state]
-    inflated = _inflated(own, missing)
-    _check_arrays(weights.name, strict, own, state, expected={*inflated, *(key for key in own if _is_head(key))})
-    loaded = [key for key in state if key in own]
-    model.load_state_dict({key: state[key] for key in loaded}, strict=False)
-    if inflated:
-        initialise_temporal(model, temporal_init, std)
-    _set_description(model, weights, head)
-    dropped += [key for key in state if key not in own]
-    return LoadReport(weights.name, tuple(loaded), tuple(missing), tuple(dropped))
+    weights = open_weights(source, model=model.architecture.name)
+    return _load(
+        model, weights, strict=strict, head=head, temporal_init=temporal_init, std=std, class_names=class_names,
+        mean_file=mean_file,
+    )  # fmt: skip
 
 
 def load_model(
@@ -128,44 +117,104 @@ def load_model(
     weights: Source,
     *,
     num_classes: int | None = None,
-    blocks: str = "ABC",
-    in_channels: int = 3,
+    blocks: str | None = None,
+    in_channels: int | None = None,
     style: Style | None = None,
     dropout: float | None = None,
     head: Head = "auto",
     temporal_init: TemporalInit = "identity",
     std: float = 0.001,
+    class_names: Sequence[str] | str | Path | None = None,
+    mean_file: str | Path | None = None,
 ) -> VideoModel:
-    """``create_model`` in the style that ``weights`` need, then ``load_weights``; in evaluation mode.
+    """``create_model`` as the weights need it, then ``load_weights``; in evaluation mode.
 
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models()``, "auto" for the network that the weights are of, or "p3d" for the same with a 2-D
+            ResNet inflated to the P3D network of its depth.
         weights: as ``source`` of ``load_weights``.
         num_classes: None for that of the weights.
-        blocks: as for ``create_model``.
-        in_channels: as for ``create_model``.
-        style: None for the one that the weights need.
-        dropout: as for ``create_model``.
+        blocks: None for the order that the weights need.
+        in_channels: None for those of the weights.
+        style: None for the one that the weights need ("caffe" for the PyTorch port's; see ``load_weights``).
+        dropout: None for that of the weights, if they are of this network and say it, or else as ``create_model``.
         head: as for ``load_weights``.
         temporal_init: as for ``load_weights``.
         std: as for ``load_weights``.
+        class_names: as for ``load_weights``.
+        mean_file: as for ``load_weights``.
 
     Raises:
         Pseudo3dError: as ``create_model`` and ``load_weights``.
     """
-    read = _read(weights)
+    opened = open_weights(weights, model=name)
+    looks = opened.looks
+    if name in ("auto", "p3d"):
+        if looks is None or looks.name is None:
+            raise Pseudo3dError(f"{opened.name}: looks like {looks.what if looks else 'no network known here'}")
+        foreign = opened.kind != "pseudo3d"  # a frame network of ours was meant to be one
+        name = f"p3d_{looks.name}" if name == "p3d" and foreign and looks.name.startswith("resnet") else looks.name
+    saved = opened.config.get("architecture", {})
     model = create_model(
         name,
-        num_classes=read.num_classes if num_classes is None else num_classes,
-        blocks=blocks,
-        in_channels=in_channels,
-        style=style or read.style or "caffe",
-        dropout=dropout,
+        num_classes=looks.num_classes if num_classes is None and looks else num_classes,
+        blocks=blocks or (opened.blocks if opened.blocks not in (None, "2D") else None) or "ABC",
+        in_channels=in_channels or (looks.in_channels if looks else 3),
+        style=style or opened.style or "caffe",
+        dropout=saved["dropout"] if dropout is None and saved.get("name") == name else dropout,
     )
-    report = load_weights(model, weights, head=head, temporal_init=temporal_init, std=std)
+    report = _load(
+        model, opened, strict=True, head=head, temporal_init=temporal_init, std=std, class_names=class_names,
+        mean_file=mean_file,
+    )  # fmt: skip
     if report.initialised:
         logger.warning("%s; not in the weights: %s", report, first_few(report.initialised))
     return model.eval()
+
+
+def _load(
+    model: VideoModel,
+    weights: Weights,
+    *,
+    strict: bool,
+    head: Head,
+    temporal_init: TemporalInit,
+    std: float,
+    class_names: Sequence[str] | str | Path | None,
+    mean_file: str | Path | None,
+) -> LoadReport:
+    """Check everything, then fill the model: an error leaves it as it was."""
+    if head not in ("auto", "new") or temporal_init not in ("identity", "gaussian"):
+        raise Pseudo3dError(
+            f"head must be 'auto' or 'new' and temporal_init 'identity' or 'gaussian', got {head!r}, {temporal_init!r}"
+        )
+    _check_architecture(model, weights, strict)
+    names = _class_names(weights, class_names)
+    mean = None if mean_file is None else _mean(model, mean_file)
+    arrays, dropped = _without_head(model, weights, head)
+    own = {key: value for key, value in model.state_dict().items() if key != "layout"}
+    arrays, adapted = _for_channels(arrays, own, weights)
+    missing = [key for key in own if key not in arrays]
+    inflated = _inflated(own, missing)
+    optional = {*inflated, "mean_volume", *(key for key in own if key.startswith(f"{model.head_name}."))}
+    _check_arrays(weights.name, strict, own, arrays.shapes, expected=optional)
+    loaded = [key for key in arrays if key in own]
+    with torch.no_grad():
+        for key in loaded:  # one at a time, so that memory holds the network once
+            own[key].copy_(arrays[key])
+    if inflated:
+        initialise_temporal(model, temporal_init, std)
+    _set_description(model, weights, names if head == "auto" else None)
+    if mean is not None:
+        mean(model)
+    if weights.kind == "caffe c3d" and mean is None:
+        logger.warning("%s: C3D's mean volume is a file of its own (mean_file); channel means are used", weights.name)
+    if weights.kind == "port" and model.architecture.style == "caffe":
+        warnings.warn(f"{weights.name}: weights of the PyTorch port of P3D; {_PORT_DIFFERS}", stacklevel=3)
+    dropped += [key for key in arrays if key not in own]
+    # counters that nothing here reads, and C3D's mean volume, which stays as it is, are no news
+    initialised = tuple(key for key in missing if key != "mean_volume" and not key.endswith("num_batches_tracked"))
+    return LoadReport(weights.name, tuple(loaded), initialised, tuple(dropped), adapted)
 
 
 @torch.no_grad()
@@ -184,87 +233,93 @@ def initialise_temporal(model: nn.Module, temporal_init: TemporalInit, std: floa
         block.bn_t.reset_parameters()
 
 
-def _read(source: Source) -> _Weights:
-    if isinstance(source, Mapping):
-        return _named("state dict", dict(source), {})
-    path = Path(source)
-    if path.is_dir():
-        config = read_config(path)
-        return _named(str(path), read_safetensors(path / WEIGHTS_NAME), config)
-    if not path.exists():
-        raise Pseudo3dError(f"{path}: no such file or folder; give a .safetensors, .pth, .pt or .tar file or a folder")
-    if path.suffix == ".safetensors":
-        return _named(str(path), read_safetensors(path), _metadata(path))
-    if path.suffix in (".pth", ".pt", ".tar"):
-        return _named(str(path), _read_pickle(path), {})
-    raise Pseudo3dError(f"{path}: unknown kind of weights; known are .safetensors, .pth, .pt, .tar and a folder")
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("pseudo3d", "{}"))
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A state dict out of a PyTorch file, or out of the usual wrappers around one."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise Pseudo3dError(f"{path}: not a PyTorch file of plain weights ({reason})") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise Pseudo3dError(f"{path}: holds no state dict; save model.state_dict()")
-    return {key.removeprefix("module."): value for key, value in content.items()}
-
-
-def _named(name: str, state: dict[str, Tensor], config: dict[str, Any]) -> _Weights:
-    if is_torchvision(state):
-        return _Weights(name, from_torchvision(state), "torchvision", "2D", imagenet=True)
-    layout = state.pop("layout", None)
-    if "stem.conv1.weight" not in state:
+def _check_architecture(model: VideoModel, weights: Weights, strict: bool) -> None:
+    """Raise for weights of another network, style or block order, saying which network they are of."""
+    own, looks = model.architecture, weights.looks
+    fitting = looks is None or looks.name in (own.name, own.name.removeprefix("p3d_"))
+    if strict and not fitting:
+        assert looks is not None
+        better = f"use {looks.name} for them" if looks.name else "nothing here fits"
+        raise Pseudo3dError(f"{weights.name}: looks like {looks}, the model is {own.name}; {better}")
+    style = "caffe or port" if weights.kind == "port" else weights.style
+    if style is not None and own.style not in style.split(" or "):
+        needed = weights.style or "caffe"
         raise Pseudo3dError(
-            f"{name}: its arrays have neither this project's names nor those of torchvision's ResNets "
-            f"(the first are {', '.join(list(state)[:3])})"
+            f"{weights.name}: these weights need style {needed!r}, the model has style {own.style!r}; "
+            f"they would load and compute nonsense. Use create_model(..., style={needed!r}) or load_model"
         )
-    style, blocks = (None, None) if layout is None else bytes(layout.tolist()).decode().split()
-    return _Weights(name, state, style, blocks, config)  # type: ignore[arg-type]
-
-
-def _check_architecture(model: VideoModel, weights: _Weights) -> None:
-    own = model.architecture
-    if weights.style is not None and weights.style != own.style:
+    theirs = weights.blocks
+    if theirs in (None, "2D") or not getattr(model, "has_time", False):
+        return
+    kinds = [block.kind for block in model.modules() if isinstance(block, Bottleneck) and block.kind != "2D"]
+    if any(kind != theirs[i % len(theirs)] for i, kind in enumerate(kinds)):
         raise Pseudo3dError(
-            f"{weights.name}: these weights need style {weights.style!r}, the model has style {own.style!r}; "
-            f"they would load and compute nonsense. Use create_model(..., style={weights.style!r}) or load_model"
-        )
-    if model.has_time and weights.blocks not in (None, "2D", own.blocks):
-        raise Pseudo3dError(
-            f"{weights.name}: these weights are for blocks {weights.blocks!r}, the model has {own.blocks!r}"
+            f"{weights.name}: these weights are for blocks {theirs!r}, the model has {own.blocks!r}; "
+            f"use create_model(..., blocks={theirs!r})"
         )
 
 
-def _is_head(key: str) -> bool:
-    return key.startswith("fc.")
+def _class_names(weights: Weights, given: Sequence[str] | str | Path | None) -> tuple[str, ...] | None:
+    if given is None:
+        return weights.class_names
+    classes = weights.looks.num_classes if weights.looks else None
+    return class_names_from(given, classes or 0, weights.name)
 
 
-def _without_head(model: VideoModel, weights: _Weights, head: Head) -> tuple[dict[str, Tensor], list[str]]:
+def _mean(model: VideoModel, path: str | Path) -> Callable[[VideoModel], None]:
+    """What a Caffe mean file does to a model; checked now, done when the weights are in."""
+    mean = read_blob(Path(path))
+    mean = mean[0] if mean.ndim in (4, 5) and len(mean) == 1 else mean
+    channels = model.architecture.in_channels
+    if mean.ndim not in (3, 4) or len(mean) != channels:
+        raise Pseudo3dError(f"{path}: a mean of shape {mean.shape} does not fit a network of {channels} input channels")
+    volume = getattr(model, "mean_volume", None)
+    if volume is not None:
+        if mean.shape != tuple(volume.shape):
+            raise Pseudo3dError(f"{path}: the mean volume has shape {mean.shape}, C3D needs {tuple(volume.shape)}")
+        return lambda m: m.mean_volume.copy_(torch.from_numpy(np.array(mean)))  # type: ignore[union-attr, return-value]
+
+    def set_channel_means(m: VideoModel) -> None:
+        values = tuple(float(each) for each in mean.reshape(channels, -1).mean(axis=1, dtype=np.float64))
+        m.preprocessing = replace(m.preprocessing, mean=values)
+
+    return set_channel_means
+
+
+def _without_head(model: VideoModel, weights: Weights, head: Head) -> tuple[Arrays, list[str]]:
     """The arrays to load and the names of a head that is left out; raises when a head is wanted and does not fit."""
+    keys = [key for key in weights.arrays if key.startswith(f"{model.head_name}.")]
     if head == "new":
-        dropped = [key for key in weights.state if _is_head(key)]
-        return {key: value for key, value in weights.state.items() if not _is_head(key)}, dropped
-    if weights.num_classes != model.fc.out_features:
-        theirs = "no head" if weights.num_classes is None else f"a head of {weights.num_classes} classes"
-        instead = "" if weights.num_classes is None else f", or num_classes={weights.num_classes}"
+        return weights.arrays.without(set(keys)), keys
+    theirs = weights.arrays.shapes.get(f"{model.head_name}.bias", (None,))[0]
+    if theirs != model.architecture.num_classes:
+        words = "no head" if theirs is None else f"a head of {theirs} classes"
+        instead = "" if theirs is None else f", or num_classes={theirs}"
         raise Pseudo3dError(
-            f"{weights.name}: has {theirs}, the model one of {model.fc.out_features}; "
+            f"{weights.name}: has {words}, the model one of {model.architecture.num_classes}; "
             f"pass head='new' to train a new head{instead}"
         )
-    return dict(weights.state), []
+    return weights.arrays, []
+
+
+def _for_channels(arrays: Arrays, own: Mapping[str, Tensor], weights: Weights) -> tuple[Arrays, tuple[str, ...]]:
+    """RGB's first filters for other input channels: their mean over the colours, times 3 / channels, in every plane."""
+    key = next((key for key in _STEMS if key in own and key in arrays), None)
+    if key is None or len(arrays.shapes[key]) < 2:
+        return arrays, ()
+    theirs, channels = arrays.shapes[key][1], own[key].shape[1]
+    if theirs == channels:
+        return arrays, ()
+    if theirs != 3:
+        raise Pseudo3dError(
+            f"{weights.name}: these weights take {theirs} input channels, the model {channels}; only those of RGB "
+            f"networks can be adapted. Use create_model(..., in_channels={theirs})"
+        )
+
+    def adapt(filters: Tensor) -> Tensor:
+        return (filters.float().mean(1, keepdim=True) * (3 / channels)).expand(-1, channels, *filters.shape[2:])
+
+    return arrays.changed(key, tuple(own[key].shape), adapt), (key,)
 
 
 def _inflated(own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
@@ -274,40 +329,36 @@ def _inflated(own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
 
 
 def _check_arrays(
-    name: str, strict: bool, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, expected: set[str]
+    name: str, strict: bool, own: Mapping[str, Tensor], shapes: Mapping[str, Shape], *, expected: set[str]
 ) -> None:
     """Raise for other shapes and, if ``strict``, for arrays that are missing (but ``expected`` to be) or unknown."""
-    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
-    if shapes:
-        key = shapes[0]
+    differing = [key for key in shapes if key in own and shapes[key] != tuple(own[key].shape)]
+    if differing:
+        key = differing[0]
         raise Pseudo3dError(
-            f"{name}: {key} has shape {tuple(state[key].shape)}, the model needs {tuple(own[key].shape)}"
-            f" ({len(shapes)} arrays differ in shape)"
+            f"{name}: {key} has shape {shapes[key]}, the model needs {tuple(own[key].shape)}"
+            f" ({len(differing)} arrays differ in shape)"
         )
-    absent = [k for k in own if k not in state and k not in expected and not k.endswith("num_batches_tracked")]
-    unknown = [key for key in state if key not in own]
+    absent = [key for key in own if key not in shapes and key not in expected and "num_batches_tracked" not in key]
+    unknown = [key for key in shapes if key not in own]
     parts = []
     if absent:
         parts.append(f"{len(absent)} arrays of the model are not there ({first_few(absent)})")
     if unknown:
         parts.append(f"{len(unknown)} arrays are not the model's ({first_few(unknown)})")
     if strict and parts:
-        raise Pseudo3dError(f"{name}: {' and '.join(parts)}; is it another depth or network?")
+        raise Pseudo3dError(f"{name}: {' and '.join(parts)}; is it a damaged file, or another network?")
 
 
-def _set_description(model: VideoModel, weights: _Weights, head: Head) -> None:
+def _set_description(model: VideoModel, weights: Weights, names: tuple[str, ...] | None) -> None:
     """Preprocessing always follows the weights; class names only with their head."""
-    if weights.imagenet:
-        model.preprocessing = replace(
-            model.preprocessing,
-            mean=IMAGENET_MEAN_RGB,
-            std=IMAGENET_STD_RGB,
-            channel_order="RGB",
-            value_range=(0.0, 1.0),
-        )
-    elif "preprocessing" in weights.config:
+    channels, looks = model.architecture.in_channels, weights.looks
+    if "preprocessing" in weights.config:
         theirs = Preprocessing.from_dict(weights.config["preprocessing"])
-        # A frame network's weights do not decide how many frames a P3D clip has.
-        model.preprocessing = replace(theirs, num_frames=model.preprocessing.num_frames)
-    if head == "auto" and weights.config.get("class_names"):
-        model.class_names = tuple(weights.config["class_names"])
+        if len(theirs.mean) == channels:
+            # A frame network's weights do not decide how many frames a P3D clip has.
+            model.preprocessing = replace(theirs, num_frames=model.preprocessing.num_frames)
+    elif weights.numbers is not None and channels == 3 and (looks is None or looks.in_channels == 3):
+        model.preprocessing = replace(model.preprocessing, **weights.numbers)
+    if names is not None:
+        model.class_names = names
