@@ -270,6 +270,8 @@ def _mean(model: VideoModel, path: str | Path) -> Callable[[VideoModel], None]:
     """What a Caffe mean file does to a model; checked now, done when the weights are in."""
     mean = read_blob(Path(path))
     mean = mean[0] if mean.ndim in (4, 5) and len(mean) == 1 else mean
+    if not np.isfinite(mean).all():
+        raise Pseudo3dError(f"{path}: has values that are not finite; copy the file or download it again")
     channels = model.architecture.in_channels
     if mean.ndim not in (3, 4) or len(mean) != channels:
         raise Pseudo3dError(f"{path}: a mean of shape {mean.shape} does not fit a network of {channels} input channels")
