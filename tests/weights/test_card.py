@@ -230,7 +230,9 @@ def test_of_a_run(tmp_path):
     assert "private place" not in text
     before = (tmp_path / "best" / "model.safetensors").stat()
 
-    write_card(model, tmp_path / "best", run_card(config, sides, epoch=3, test={"video hit@1": 0.75}, license="mit"))
+    write_card(
+        model, tmp_path / "best", run_card(replace(config, license="mit"), sides, epoch=3, test={"video hit@1": 0.75})
+    )
     header, body = parsed((tmp_path / "best" / "README.md").read_text())
     assert "| test video hit@1 | 0.7500 | 8 videos, 1 clip each |" in body
     assert header["license"] == "mit"

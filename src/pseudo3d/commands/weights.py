@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 if TYPE_CHECKING:
     from pseudo3d.models import VideoModel
     from pseudo3d.weights.sources import Weights
+
+Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
 
 _HELP = """usage: p3d weights inspect|convert|verify|push ...
 
@@ -41,7 +43,7 @@ def run(args: Sequence[str]) -> int:
     return parse(commands[args[0]], f"weights {args[0]}", args[1:])
 
 
-def inspect(source: tyro.conf.Positional[str], /, *, arrays: bool = True) -> int:
+def inspect(source: Source, /, *, arrays: bool = True) -> int:
     """Say what a file, a folder or a hub model is, which network fits it, and list its arrays.
 
     Example: p3d weights inspect resnet50.pth
@@ -94,14 +96,15 @@ def _sha256(path: Path) -> str:
 
 
 def convert(
-    source: tyro.conf.Positional[str],
-    out: tyro.conf.Positional[Path],
+    source: Source,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
     /,
     *,
     model: str = "auto",
     style: Literal["caffe", "torchvision", "port"] | None = None,
     class_names: Path | None = None,
     mean_file: Path | None = None,
+    license: str | None = None,
 ) -> int:
     """Read weights of any known kind and write them as a pretrained folder, a .safetensors or a .caffemodel.
 
@@ -114,8 +117,10 @@ def convert(
         style: to compute in, where the weights leave a choice: port for those trained with the PyTorch port.
         class_names: file with one class name a line, in the order of the outputs.
         mean_file: Caffe's .binaryproto with C3D's mean volume, or with a mean image.
+        license: of the weights, for the model card, e.g. cc-by-4.0.
     """
     from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.weights.card import CardInfo
     from pseudo3d.weights.export import export_caffemodel
     from pseudo3d.weights.loading import load_model
     from pseudo3d.weights.pretrained import save_pretrained
@@ -130,7 +135,7 @@ def convert(
     elif out.suffix == ".safetensors":
         _save_lone_file(network, out)
     else:
-        save_pretrained(network, out, facts={"converted from": Path(source).name})
+        save_pretrained(network, out, card=CardInfo(license=license), facts={"converted from": Path(source).name})
     print(f"{out}: {network.architecture.name}, style {network.architecture.style}, {_classes(network)}")
     return 0
 
@@ -153,9 +158,7 @@ def _classes(network: "VideoModel") -> str:
     )
 
 
-def verify(
-    source: tyro.conf.Positional[str], /, *, style: Literal["caffe", "torchvision", "port"] | None = None, seed: int = 0
-) -> int:
+def verify(source: Source, /, *, style: Literal["caffe", "torchvision", "port"] | None = None, seed: int = 0) -> int:
     """Run the numbers of a file through the network and through a table of its layers, and compare stage by stage.
 
     The table is the published definition, computed with plain 3-D convolutions and independently of the network's code.
@@ -180,8 +183,8 @@ def verify(
 
 
 def push(
-    folder: tyro.conf.Positional[Path],
-    repo: tyro.conf.Positional[str],
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REPO")],
     /,
     *,
     private: bool = False,

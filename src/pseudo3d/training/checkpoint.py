@@ -56,7 +56,6 @@ def run_card(
     epoch: int,
     val: Mapping[str, float] | None = None,
     test: Mapping[str, float] | None = None,
-    license: str | None = None,
 ) -> CardInfo:
     """What a run knows for the model card of one of its checkpoints.
 
@@ -68,7 +67,6 @@ def run_card(
         epoch: that the weights are of.
         val: hits on the validation videos, 0..1.
         test: hits on the test videos, 0..1.
-        license: of the weights, if the user has said it.
 
     Returns:
         What ``save_checkpoint`` and ``write_card`` take.
@@ -96,7 +94,7 @@ def run_card(
         trained=f"recipe {config.recipe}, epoch {epoch} of {config.epochs}",
         settings=_settings(config),
         scores=tuple(scores),
-        license=license,
+        license=config.license,
     )
 
 

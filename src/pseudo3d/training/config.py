@@ -51,8 +51,8 @@ class TrainConfig:
 
     Args:
         recipe: the recipe these values come from.
-        model: a name of ``p3d models``; None for that of a pretrained folder, else p3d_resnet50.
-        weights: what to start from: a pretrained folder, a weights file, or "random".
+        model: a name of ``p3d models``; None for that of the weights (a 2-D ResNet's P3D network), else p3d_resnet50.
+        weights: what to start from: a pretrained folder, a weights file, "imagenet", "hf:owner/name", or "random".
         blocks: order of the P3D blocks.
         style: "caffe", "torchvision" or "port"; None for that of the weights.
         temporal_init: of the temporal filters that a 2-D network lacks.
@@ -76,6 +76,7 @@ class TrainConfig:
         dtype: precision of the arithmetic; auto is bfloat16 where the hardware has it.
         workers: decoding processes; None for none on up to 2 processors, else up to 8.
         seed: of everything random.
+        license: of the trained weights, for the model card, e.g. cc-by-4.0; None when you have not decided.
     """
 
     recipe: tyro.conf.Suppress[str]
@@ -102,6 +103,7 @@ class TrainConfig:
     dtype: DType = "auto"
     workers: int | None = None
     seed: int = 0
+    license: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "val_clips", "test_clips"):
