@@ -10,7 +10,6 @@ so without mapped files) above what the process held with the network, and numpy
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import table, write
 
 import pseudo3d
 from pseudo3d.weights.export import export_caffemodel
@@ -138,13 +138,8 @@ def main() -> None:
         return
     rows = run(args.rounds)
     columns = list(rows[0])
-    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for row in rows:
-        print(f"| {' | '.join(str(row[column]) for column in columns)} |")
-    args.out.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-    text = json.dumps({"machine": machine, "rows": rows}, indent=2)
-    (args.out / "weights_loading.json").write_text(text + "\n")
+    body = table(columns, [[str(row[column]) for column in columns] for row in rows])
+    write(args.out, "weights_loading", "Loading weights", body, {"rows": rows})
 
 
 if __name__ == "__main__":
