@@ -165,7 +165,7 @@ def _explain(error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             advice = "; make space and run the same command again (what was written before is whole)"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            advice = "; choose a folder that you may write to"
+            advice = "; choose a folder that you may write to (or a file that you may read)"
         case errno.EEXIST | errno.ENOTDIR:
             advice = "; a file is where a folder is needed: choose another name"
         case _:

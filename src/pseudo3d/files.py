@@ -1,6 +1,7 @@
-"""Files written so that nobody ever sees half of one: aside, flushed, then renamed."""
+"""Files written so that nobody ever sees half of one: aside, flushed, then renamed; and what tells files apart."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +40,20 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8) in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(f"{folder}/a.txt", "abc")
+        ...     sha256_of(f"{folder}/a.txt")[:16]
+        'ba7816bf8f01cfea'
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ from pseudo3d import (
     sample_clips,
     save_pretrained,
 )
-from pseudo3d.features.encoder import EncodedVideo, hash_weights
+from pseudo3d.features.encoder import EncodedVideo
 from pseudo3d.features.store import FeatureStore, StoreWriter, VideoFeatures
 from pseudo3d.weights.export import export_caffemodel
 
@@ -218,7 +220,7 @@ def test_describe_tells_what_decides_the_features(weights, tmp_path):
     encoder = VideoEncoder(weights=weights, clips=7, sampler="authors", batch_size=3, **FP32)
     told = encoder.describe()
     assert told["architecture"]["name"] == "p3d_resnet14"  # the folder's, not the encoder's default
-    assert told["weights"] == hash_weights(weights) == hash_weights(weights / "model.safetensors")
+    assert told["weights"] == f"sha256:{hashlib.sha256((weights / 'model.safetensors').read_bytes()).hexdigest()}"
     assert (told["clips"], told["sampler"], told["batch_size"], told["dtype"]) == (7, "authors", 3, "float32")
     assert told["preprocessing"]["crop"] == [32, 32]
     with StoreWriter(tmp_path / "s", told) as writer:
@@ -246,3 +248,20 @@ def test_a_caffe_model_with_class_names(videos, tmp_path, capsys):
     with pytest.raises(Pseudo3dError, match=r"looks like p3d_resnet14 .* the model is p3d_resnet50; use p3d_resnet14"):
         encoder.load()
     assert VideoEncoder("auto", weights=path, clips=1, **FP32).encode(videos / "short.mkv").shape == (2048,)
+
+
+def test_weights_without_a_head_give_features(videos, tmp_path, capsys):
+    state = randomise(create_model("p3d_resnet14", num_classes=3)).state_dict()
+    torch.save({key: value for key, value in state.items() if not key.startswith("fc.")}, tmp_path / "backbone.pth")
+    command = (videos / "short.mkv", "--weights", tmp_path / "backbone.pth", *QUICK)
+    assert p3d(capsys, "extract", *command, "--out", tmp_path / "store")[0] == 0
+    assert FeatureStore(tmp_path / "store").features().shape == (1, 2048)
+    for other in (("predict", *command), ("extract", *command, "--layers", "pool5,prob", "--out", tmp_path / "other")):
+        code, _, err = p3d(capsys, *other)
+        assert code == 2
+        assert err[-1].endswith("backbone.pth: has no head, so it gives features but no classes")
+
+
+def test_the_model_option_and_a_folder_that_says_otherwise(weights, videos, capsys):
+    line = mistake(capsys, "predict", videos / "short.mkv", "--weights", weights, "--model", "resnet50", *QUICK)
+    assert "is of p3d_resnet14, not of resnet50; leave the model out" in line

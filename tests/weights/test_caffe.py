@@ -1,5 +1,7 @@
 """Networks out of Caffe's files: names, shapes, connections, both ways. The files are made by tests/caffe_files.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from pseudo3d.weights.caffemodel import CaffeModel
 from pseudo3d.weights.export import export_caffemodel
 from pseudo3d.weights.layer_rules import make_layer_table
 from pseudo3d.weights.layer_table import read_layer_table, run_layer_table
+from pseudo3d.weights.verify import verify_weights
 
 
 def random_blobs(rows, in_channels=3, seed=0):
@@ -45,11 +48,52 @@ def random_blobs(rows, in_channels=3, seed=0):
     return blobs
 
 
+def with_splits(rows):
+    """(name, type, bottoms, tops) of every layer, with the Split layers that Caffe puts in when it sets a network up.
+
+    A top with several readers goes through a Split layer, whose tops are named after the layer that made it (the last
+    one, if others changed it in place).
+    """
+    maker, readers = {}, {}
+    for i, row in enumerate(rows):
+        for bottom in row.bottoms:
+            if bottom in maker:
+                readers.setdefault(maker[bottom], []).append(i)
+        maker[row.top] = i
+    current, layers, taken = {}, [], {}
+    for i, row in enumerate(rows):
+        bottoms = []
+        for bottom in row.bottoms:
+            source = current.get(bottom)
+            if source is not None and len(readers.get(source, [])) > 1:
+                number = taken[source] = taken.get(source, -1) + 1
+                bottoms.append(f"{bottom}_{rows[source].name}_0_split_{number}")
+            else:
+                bottoms.append(bottom)
+        layers.append((row.name, row.type, bottoms, [row.top]))
+        current[row.top] = i
+        if len(readers.get(i, [])) > 1:
+            split = f"{row.top}_{row.name}_0_split"
+            layers.append((split, "Split", [row.top], [f"{split}_{k}" for k in range(len(readers[i]))]))
+    return layers
+
+
 def write_net(path, rows, blobs, name="net"):
     """A .caffemodel with all layers of a table, as Caffe writes it."""
-    layers = [layer(r.name, r.type, blobs.get(r.name, []), bottoms=r.bottoms, tops=[r.top]) for r in rows]
+    layers = [
+        layer(n, kind, blobs.get(n, []), bottoms=bottoms, tops=tops) for n, kind, bottoms, tops in with_splits(rows)
+    ]
     path.write_bytes(net(name, layers))
     return path
+
+
+def test_split_layers():
+    """A block C as Caffe saves it: S goes to T and to the sum through a Split layer, and so does the block's input."""
+    layers = {name: (kind, bottoms) for name, kind, bottoms, _ in with_splits(read_layer_table())}
+    assert layers["res2c_branch2b_t"] == ("Convolution", ["bn2c_branch2b_res2c_branch2b_relu_0_split_0"])
+    assert layers["bn2c_branch2b_res2c_branch2b_relu_0_split"] == ("Split", ["bn2c_branch2b"])
+    assert layers["res2c_branch2b_st"][1] == ["bn2c_branch2b_res2c_branch2b_relu_0_split_1", "bn2c_branch2b_t"]
+    assert layers["res2a_branch2a"][1] == ["pool1_pool1_0_split_1"]
 
 
 def tensors(blobs):
@@ -238,14 +282,11 @@ def test_export_of_the_authors_file_is_the_authors_file(tmp_path, p3d):
     export_caffemodel(load_model("auto", path), tmp_path / "out.caffemodel")
     with CaffeModel(path) as theirs, CaffeModel(tmp_path / "out.caffemodel") as ours:
         assert len(ours.layer_names) == len(rows)
-        for one, other in zip(theirs, ours, strict=True):
-            head = {"fc_kinetics": "fc"}  # the published name is that of 400 classes
-            assert (head.get(one.name, one.name), one.type, len(one.blobs)) == (
-                other.name,
-                other.type,
-                len(other.blobs),
-            )
-            assert [head.get(bottom, bottom) for bottom in one.bottoms] == list(other.bottoms)
+        for row, other in zip(rows, ours, strict=True):
+            one = theirs.layer(row.name)
+            name = {"fc_kinetics": "fc"}.get(one.name, one.name)  # the published name is that of 400 classes
+            assert (name, one.type, len(one.blobs)) == (other.name, other.type, len(other.blobs))
+            assert [{"fc_kinetics": "fc"}.get(bottom, bottom) for bottom in row.bottoms] == list(other.bottoms)
             assert all(np.array_equal(a, b) for a, b in zip(one.blobs, other.blobs, strict=True))
 
 
@@ -324,3 +365,61 @@ def test_the_real_p3d_resnet152(tmp_path):
     clips = torch.randn(1, 3, 16, 160, 160, generator=torch.Generator().manual_seed(0)) * 60
     expected = run_layer_table(rows, tensors(blobs), clips, {"pool5"})["pool5"]
     assert relative_error(model.forward_features(clips)["pool5"], expected) < 1e-4
+
+
+def test_a_block_that_is_none_of_the_three(p3d, tmp_path):
+    _, rows, blobs = p3d
+    crooked = [replace(row, bottoms=("pool1",)) if row.name == "res2a_branch2b_t" else row for row in rows]
+    path = write_net(tmp_path / "crooked.caffemodel", crooked, blobs)
+    with pytest.raises(
+        Pseudo3dError, match=r"block 2a is none of A, B and C: res2a_branch2b_t reads pool1, res2a_branch2c"
+    ):
+        load_model("auto", path)
+    crooked = [replace(row, bottoms=("pool1",)) if row.name == "res3a_branch1" else row for row in rows]
+    path = write_net(tmp_path / "crooked.caffemodel", crooked, blobs)
+    with pytest.raises(
+        Pseudo3dError, match=r"layer res3a_branch1 reads pool1, in the published network 3a_pool; it comp"
+    ):
+        verify_weights(path)
+
+
+def test_without_connections_the_order_is_assumed(p3d, tmp_path):
+    _, rows, blobs = p3d
+    (tmp_path / "bare.caffemodel").write_bytes(
+        net("x", [layer(row.name, row.type, blobs.get(row.name, [])) for row in rows])
+    )
+    with pytest.warns(UserWarning, match=r"does not say what it was trained as; blocks 'ABC' assumed"):
+        load_model("auto", tmp_path / "bare.caffemodel")
+
+
+@pytest.mark.parametrize(
+    ("third", "words"), [([], r"its third blob is \[\]"), ([np.nan], "nan"), ([1, 2], "not one finite")]
+)
+def test_a_batch_norm_with_another_divisor(he, tmp_path, third, words):
+    _, rows, blobs = he
+    changed = blobs | {"bn_conv1": [*blobs["bn_conv1"][:2], np.array(third, np.float32)]}
+    with pytest.raises(Pseudo3dError, match=words):
+        load_model("auto", write_net(tmp_path / "x.caffemodel", rows, changed))
+
+
+def test_a_divisor_of_zero_means_no_statistics(he, tmp_path):
+    """As Caffe has it: mean and variance are 0 then."""
+    _, rows, blobs = he
+    changed = blobs | {"bn2a_branch2a": [*blobs["bn2a_branch2a"][:2], np.zeros(1, np.float32)]}
+    path = write_net(tmp_path / "x.caffemodel", rows, changed)
+    assert not load_model("auto", path).res2[0].bn_a.running_var.any()
+    assert verify_weights(path).passed
+
+
+def test_a_bias_of_another_size(he, tmp_path):
+    _, rows, blobs = he
+    changed = blobs | {"conv1": [blobs["conv1"][0], np.zeros(1, np.float32)]}
+    with pytest.raises(Pseudo3dError, match=r"layer conv1: a bias of 1 numbers does not fit its batch norm"):
+        load_model("auto", write_net(tmp_path / "x.caffemodel", rows, changed))
+
+
+def test_c3d_loaded_again_without_a_mean_has_its_channel_means(c3d):
+    model = load_model("auto", c3d[0], mean_file=c3d[1])
+    load_weights(model, c3d[0])
+    for channel, mean in enumerate((90.25, 97.66, 101.41)):
+        assert torch.equal(model.mean_volume[channel], torch.full((16, 128, 171), mean))

@@ -1,5 +1,7 @@
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from reference import randomise, relative_error, torchvision_state
@@ -7,6 +9,7 @@ from safetensors.torch import save_file
 
 from pseudo3d import Pseudo3dError, create_model, load_model, load_weights, save_pretrained
 from pseudo3d.preprocessing import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+from pseudo3d.weights.caffemodel import write_blob
 
 
 def network_2d(depth, num_classes=7):
@@ -225,3 +228,96 @@ def test_a_folder_and_its_lone_file_load_into_a_model(saved):
             load_weights(create_model("p3d_resnet14", num_classes=3), source)
         with pytest.raises(Pseudo3dError, match="need style 'caffe', the model has style 'torchvision'"):
             load_weights(create_model("p3d_resnet14", num_classes=3, blocks="CA", style="torchvision"), source)
+
+
+def test_values_that_no_network_has():
+    """Everything is checked before the first number is written."""
+    state = torchvision_state(network_2d(14))
+    model = create_model("resnet14", num_classes=7, style="torchvision")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    last = "layer4.0.bn3.running_var"
+    for value, words in [
+        (torch.full((2048,), float("nan")), r"res5\.0\.bn_c\.running_var has values that are not finite"),
+        (torch.full((2048,), 1e300, dtype=torch.float64), "not finite"),
+        (torch.full((2048,), -1.0), "has negative values, which no variance has"),
+        (torch.ones(2048, dtype=torch.int8), r"holds torch\.int8, not floating-point numbers"),
+    ]:
+        with pytest.raises(Pseudo3dError, match=words):
+            load_weights(model, {**state, last: value})
+    for options in ({"std": -1.0, "temporal_init": "gaussian"}, {"class_names": ["a"]}):
+        with pytest.raises(Pseudo3dError):
+            load_weights(model, state, **options)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_half_precision_weights():
+    state = {key: value.half() if value.is_floating_point() else value for key, value in
+             torchvision_state(network_2d(14)).items()}  # fmt: skip
+    model = load_model("resnet14", state)
+    assert model.fc.weight.dtype == torch.float32
+    assert torch.equal(model.fc.weight, state["fc.weight"].float())
+
+
+def test_class_names_belong_to_the_head():
+    """Names of the weights before would stand on another head."""
+    state = torchvision_state(network_2d(14))
+    names = tuple("abcdefg")
+    model = load_model("resnet14", state, class_names=names)
+    assert model.class_names == names
+    load_weights(model, state)
+    assert model.class_names is None
+    with pytest.raises(Pseudo3dError, match="class_names are those of the weights' head, which head='new' leaves out"):
+        load_weights(model, state, head="new", class_names=names)
+    model.class_names = names
+    load_weights(model, state, head="new")
+    assert model.class_names == names
+
+
+def test_a_state_dict_that_does_not_say_its_style_is_warned_about():
+    state = {key: value for key, value in create_model("p3d_resnet14").state_dict().items() if key != "layout"}
+    with pytest.warns(UserWarning, match="does not say what it was trained as; style 'torchvision' and blocks 'CBA'"):
+        load_weights(create_model("p3d_resnet14", style="torchvision", blocks="CBA"), state)
+
+
+def test_p3d_weights_without_any_temporal_filter_are_damaged():
+    """They look like a 2-D network, but say that they are none."""
+    state = create_model("p3d_resnet14", num_classes=7).state_dict()
+    state = {key: value for key, value in state.items() if ".conv_t." not in key and ".bn_t." not in key}
+    with pytest.raises(Pseudo3dError, match=r"arrays of the model are not there \(res2\.0\.conv_t\.weight"):
+        load_weights(create_model("p3d_resnet14", num_classes=7), state)
+
+
+def test_not_strict_is_not_another_network():
+    with pytest.raises(Pseudo3dError, match=r"looks like p3d_resnet14 .* the model is p3d_resnet50"):
+        load_weights(
+            create_model("p3d_resnet50", num_classes=7), create_model("p3d_resnet14").state_dict(), strict=False
+        )
+
+
+def test_clips_of_a_saved_network_stay_as_long_as_they_were(tmp_path):
+    model = create_model("p3d_resnet14", num_classes=3)
+    model.preprocessing = replace(model.preprocessing, num_frames=32)
+    folder = save_pretrained(model, tmp_path / "saved")
+    assert load_model("auto", folder).preprocessing == model.preprocessing
+
+
+def test_a_frame_network_gives_p3d_its_numbers_and_not_its_size(tmp_path):
+    frames = create_model("resnet14", num_classes=3)
+    frames.preprocessing = replace(frames.preprocessing, mean=(1.0, 2.0, 3.0))
+    p = load_model("p3d_resnet14", save_pretrained(frames, tmp_path / "saved")).preprocessing
+    assert (p.num_frames, p.resize, p.crop, p.mean) == (16, 162, (160, 160), (1.0, 2.0, 3.0))
+
+
+def test_a_mean_in_grey_levels_is_not_for_standardised_colours(tmp_path):
+    write_blob(tmp_path / "mean.binaryproto", np.full((3, 4, 4), 104, np.float32))
+    with pytest.raises(Pseudo3dError, match="a mean in grey levels is for style 'caffe', the model has 'torchvision'"):
+        load_model("resnet14", torchvision_state(network_2d(14)), mean_file=tmp_path / "mean.binaryproto")
+
+
+def test_empty_options_are_not_left_out_ones():
+    state = create_model("p3d_resnet14").state_dict()
+    with pytest.raises(Pseudo3dError, match="blocks must be a string over A, B and C"):
+        load_model("p3d_resnet14", state, blocks="")
+    with pytest.raises(Pseudo3dError, match="must be at least 1"):
+        load_model("p3d_resnet14", state, in_channels=0)

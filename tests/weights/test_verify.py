@@ -1,5 +1,6 @@
 """p3d weights and what is behind it: inspect, convert, verify."""
 
+import contextlib
 import json
 import shutil
 
@@ -48,16 +49,8 @@ def test_every_kind_is_verified(model, caffemodel, tmp_path):
         assert result.passed, result
         assert list(result.differences) == layers
     for style in ("caffe", "port"):
-        with pytest.warns(UserWarning, match="port") if style == "caffe" else _nothing():
+        with pytest.warns(UserWarning, match="port") if style == "caffe" else contextlib.nullcontext():
             assert verify_weights(tmp_path / "port.pth.tar", style=style).passed
-
-
-class _nothing:  # noqa: N801 (a context that expects nothing)
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
 
 
 @pytest.mark.slow

@@ -3,9 +3,14 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from pseudo3d.data.annotations import SampleList
+    from pseudo3d.features.encoder import VideoEncoder
+    from pseudo3d.features.extract import ExtractReport
 
 
 def run(args: Sequence[str]) -> int:
@@ -53,24 +58,28 @@ def extract(
         dtype: precision; auto is bfloat16 where the hardware has it.
         batch_size: clips in a batch.
     """
-    from pseudo3d.commands.output import progress_bar, report_failures
+    from pseudo3d.commands.output import report_failures
     from pseudo3d.data.collect import collect_samples
     from pseudo3d.features.encoder import VideoEncoder
-    from pseudo3d.features.extract import extract as run_extraction
 
     samples = collect_samples(videos, groups=groups)
     encoder = VideoEncoder(
-        model,
-        weights=weights,
-        clips=clips,
-        sampler=sampler,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
+        model, weights=weights, clips=clips, sampler=sampler, device=device, dtype=dtype, batch_size=batch_size,
         class_names=class_names,
-    ).load()
-    names = tuple(name.strip() for name in layers.split(",") if name.strip())
+    ).load()  # fmt: skip
     started = time.perf_counter()
+    report = _run(encoder, samples, out, tuple(name.strip() for name in layers.split(",") if name.strip()))
+    seconds = time.perf_counter() - started
+    before = f", {report.already_done} were there before" if report.already_done else ""
+    print(f"{out}: {report.encoded} videos, {report.clips} clips in {seconds:.1f} s{before}")
+    return report_failures(report.failures, report.encoded + report.already_done)
+
+
+def _run(encoder: "VideoEncoder", samples: "SampleList", out: Path, layers: tuple[str, ...]) -> "ExtractReport":
+    """The extraction behind a progress bar."""
+    from pseudo3d.commands.output import progress_bar
+    from pseudo3d.features.extract import extract as run_extraction
+
     with progress_bar() as bar:
         task = bar.add_task("extracting", total=len(samples), note="")
         failed = 0
@@ -80,8 +89,4 @@ def extract(
             failed += error is not None
             bar.update(task, advance=1, note=f"{failed} failed" if failed else "")
 
-        report = run_extraction(encoder, samples, out, layers=names, on_video=on_video)
-    seconds = time.perf_counter() - started
-    before = f", {report.already_done} were there before" if report.already_done else ""
-    print(f"{out}: {report.encoded} videos, {report.clips} clips in {seconds:.1f} s{before}")
-    return report_failures(report.failures, report.encoded + report.already_done)
+        return run_extraction(encoder, samples, out, layers=layers, on_video=on_video)

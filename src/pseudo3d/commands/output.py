@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def progress_bar() -> Progress:
@@ -28,7 +29,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # as it is: a name is no markup
     console = Console(soft_wrap=True)
     with console.capture() as text:
         console.print(table)

@@ -1,6 +1,6 @@
 """``p3d weights``: what is in a file of weights, into which formats it goes, and whether it computes what it should."""
 
-import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -53,12 +53,13 @@ def inspect(source: Source, /, *, arrays: bool = True) -> int:
         arrays: list every array with its shape, under our names.
     """
     from pseudo3d.commands.output import print_table
+    from pseudo3d.files import sha256_of
     from pseudo3d.weights.sources import KINDS, open_weights
 
     weights = open_weights(source)
     shapes = weights.arrays.shapes
     looks = weights.looks
-    numbers = sum(_count(shape) for key, shape in shapes.items() if _is_parameter(key))
+    numbers = sum(math.prod(shape) for key, shape in shapes.items() if _is_parameter(key))
     print(f"{weights.name}: {KINDS[weights.kind]}")
     print(f"fits        {looks if looks else 'no network here'}")
     print(f"style       {_style(weights)}")
@@ -68,7 +69,7 @@ def inspect(source: Source, /, *, arrays: bool = True) -> int:
     if weights.class_names:
         print(f"classes     {', '.join(weights.class_names[:8])}{', ...' if len(weights.class_names) > 8 else ''}")
     if weights.file is not None:
-        print(f"file        {weights.file.stat().st_size:,} bytes, sha256 {_sha256(weights.file)}")
+        print(f"file        {weights.file.stat().st_size:,} bytes, sha256 {sha256_of(weights.file)}")
     if arrays:
         print_table(("array", "shape"), [(key, "x".join(map(str, shape)) or "1") for key, shape in shapes.items()])
     return 0
@@ -78,21 +79,10 @@ def _is_parameter(key: str) -> bool:
     return not key.endswith(("running_mean", "running_var", "num_batches_tracked")) and key != "mean_volume"
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    import math
-
-    return math.prod(shape)
-
-
 def _style(weights: "Weights") -> str:
     if weights.kind == "port":
         return "caffe (converted from the authors' weights) or port (trained with the port)"
-    return weights.style or "not stated"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return " or ".join(weights.styles) or "not stated"
 
 
 def convert(
@@ -120,6 +110,7 @@ def convert(
         license: of the weights, for the model card, e.g. cc-by-4.0.
     """
     from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.weights.caffemodel import write_blob
     from pseudo3d.weights.card import CardInfo
     from pseudo3d.weights.export import export_caffemodel
     from pseudo3d.weights.loading import load_model
@@ -127,12 +118,15 @@ def convert(
 
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise Pseudo3dError(f"{out}: is there already; choose another name or remove it")
-    if out.suffix in (".pth", ".pt", ".tar", ".onnx"):
+    if out.suffix.lower() in (".pth", ".pt", ".tar", ".onnx", ".bin", ".ckpt", ".h5", ".npz", ".binaryproto"):
         raise Pseudo3dError(f"{out}: written are a folder, .safetensors and .caffemodel; choose one of these")
     network = load_model(model, source, style=style, class_names=class_names, mean_file=mean_file)
-    if out.suffix == ".caffemodel":
+    if out.suffix.lower() == ".caffemodel":
         export_caffemodel(network, out)
-    elif out.suffix == ".safetensors":
+        if network.mean_volume is not None:
+            write_blob(out.with_suffix(".mean.binaryproto"), network.mean_volume[None].numpy())
+            print(f"{out.with_suffix('.mean.binaryproto')}: its mean volume")
+    elif out.suffix.lower() == ".safetensors":
         _save_lone_file(network, out)
     else:
         save_pretrained(network, out, card=CardInfo(license=license), facts={"converted from": Path(source).name})

@@ -1,6 +1,5 @@
 """VideoEncoder: videos to representations, from Python and inside scikit-learn pipelines."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,13 +12,15 @@ from jaxtyping import Float32
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from pseudo3d.errors import Pseudo3dError, VideoError
+from pseudo3d.files import sha256_of
 from pseudo3d.inference import ClipRunner, DType
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.interface import check_layers
 from pseudo3d.video.clips import LoadedClips, get_sampler, load_clips
 from pseudo3d.video.sampling import SLIDING_STRIDE
 from pseudo3d.weights import from_pretrained, load_model
-from pseudo3d.weights.sources import class_names_from, open_weights
+from pseudo3d.weights.pretrained import CONFIG_NAME
+from pseudo3d.weights.sources import Weights, class_names_from, open_weights
 
 DEFAULT_MODEL = "p3d_resnet50"  # where weights do not say what they are of
 
@@ -109,11 +110,22 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         get_sampler(self.sampler)
         made_of = (self.model, self.weights, self.device, self.dtype, self.batch_size, self.class_names)
         if getattr(self, "made_of_", None) != made_of:  # first use, or scikit-learn's set_params has changed one
-            network = load_network(self.model, self.weights, self.class_names)
+            if self.weights == "random":
+                network, self.weights_file_, self.has_head_ = random_network(self.model), None, True
+            else:
+                opened = open_weights(self.weights, model=self.model)
+                network = load_network(opened, self.model, self.class_names)
+                self.weights_file_ = opened.file
+                self.has_head_ = opened.looks is None or opened.looks.num_classes is not None
             self.runner_ = ClipRunner(network, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
             self.made_of_ = made_of
-        check_layers((self.layer,), self.runner_.model.layers)
+        self._check_layers((self.layer,))
         return self
+
+    def _check_layers(self, layers: Sequence[str]) -> None:
+        check_layers(layers, self.runner_.model.layers)
+        if not self.has_head_ and {"logits", "prob"} & set(layers):
+            raise Pseudo3dError(f"{self.weights}: has no head, so it gives features but no classes")
 
     @property
     def network(self) -> VideoModel:
@@ -144,7 +156,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         """
         wanted = (self.layer,) if layers is None else tuple(layers)
         runner = self.load().runner_
-        check_layers(wanted, runner.model.layers)
+        self._check_layers(wanted)
         for (path, loaded), features in runner.run(self._loaded(paths), wanted):
             if isinstance(loaded, VideoError):
                 yield EncodedVideo(path, error=str(loaded))
@@ -199,7 +211,7 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         return {
             "pseudo3d": __version__,
             "architecture": asdict(runner.model.architecture),
-            "weights": "random" if self.weights == "random" else hash_weights(self.weights, self.model),
+            "weights": "random" if self.weights_file_ is None else f"sha256:{sha256_of(self.weights_file_)}",
             "preprocessing": runner.preprocessing.to_dict(),
             "class_names": list(runner.model.class_names or []),
             "sampler": self.sampler,
@@ -208,36 +220,34 @@ class VideoEncoder(TransformerMixin, BaseEstimator):
         }
 
 
-def load_network(name: str, weights: str | Path, class_names: Sequence[str] | str | Path | None = None) -> VideoModel:
+def random_network(name: str) -> VideoModel:
+    """An untrained network, the same at every call, with a warning."""
+    name = DEFAULT_MODEL if name == "auto" else name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same noise when a store goes on
+        network = create_model(name).eval()
+    warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=3)
+    return network
+
+
+def load_network(opened: Weights, name: str, class_names: Sequence[str] | str | Path | None = None) -> VideoModel:
     """The network that ``--model`` and ``--weights`` stand for, in evaluation mode.
 
     Args:
-        name: of the network, or "auto"; unused when ``weights`` is a pretrained folder.
-        weights: as for ``load_weights``, or "random", which warns.
+        opened: the weights.
+        name: of the network, or "auto"; a pretrained folder of ours says it itself.
         class_names: as for ``load_weights``.
 
     Raises:
         Pseudo3dError: weights that cannot be used.
     """
-    if weights == "random":
-        name = DEFAULT_MODEL if name == "auto" else name
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same noise when a store goes on
-            network = create_model(name).eval()
-        warnings.warn(f"{name} has random weights: what it says of a video is noise", stacklevel=2)
-        return network
-    opened = open_weights(weights, model=name)
-    if opened.config and opened.file is not None and not Path(weights).is_file():  # a folder of ours says what it is
+    if opened.config and opened.file is not None and (opened.file.parent / CONFIG_NAME).is_file():
         network = from_pretrained(opened.file.parent)
+        if name not in ("auto", DEFAULT_MODEL, network.architecture.name):
+            raise Pseudo3dError(f"{opened.name}: is of {network.architecture.name}, not of {name}; leave the model out")
         if class_names is not None:
-            network.class_names = class_names_from(class_names, network.architecture.num_classes, str(weights))
+            network.class_names = class_names_from(class_names, network.architecture.num_classes, opened.name)
         return network
-    return load_model("p3d" if name == "auto" else name, weights, class_names=class_names)
-
-
-def hash_weights(weights: str | Path, name: str = "auto") -> str:
-    """The SHA-256 of the weights file, as "sha256:...": it tells stores of different weights apart."""
-    path = open_weights(weights, model=name).file
-    assert path is not None  # it is not a state dict
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    has_head = opened.looks is None or opened.looks.num_classes is not None
+    name = "p3d" if name == "auto" else name
+    return load_model(name, opened, head="auto" if has_head else "new", class_names=class_names)

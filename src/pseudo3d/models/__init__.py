@@ -108,15 +108,17 @@ class ModelEntry:
     dropout: float
 
 
+DEPTHS = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of res2 to res5
+
 MODELS: dict[str, ModelEntry] = {
-    "p3d_resnet14": ModelEntry(partial(_p3d, (1, 1, 1, 1)), 487, 0.1),
-    "p3d_resnet50": ModelEntry(partial(_p3d, (3, 4, 6, 3)), 487, 0.1),
-    "p3d_resnet101": ModelEntry(partial(_p3d, (3, 4, 23, 3)), 487, 0.1),
-    "p3d_resnet152": ModelEntry(partial(_p3d, (3, 8, 36, 3)), 487, 0.1),
-    "resnet14": ModelEntry(partial(_frames, (1, 1, 1, 1)), 1000, 0.0),
-    "resnet50": ModelEntry(partial(_frames, (3, 4, 6, 3)), 1000, 0.0),
-    "resnet101": ModelEntry(partial(_frames, (3, 4, 23, 3)), 1000, 0.0),
-    "resnet152": ModelEntry(partial(_frames, (3, 8, 36, 3)), 1000, 0.0),
+    "p3d_resnet14": ModelEntry(partial(_p3d, DEPTHS[14]), 487, 0.1),
+    "p3d_resnet50": ModelEntry(partial(_p3d, DEPTHS[50]), 487, 0.1),
+    "p3d_resnet101": ModelEntry(partial(_p3d, DEPTHS[101]), 487, 0.1),
+    "p3d_resnet152": ModelEntry(partial(_p3d, DEPTHS[152]), 487, 0.1),
+    "resnet14": ModelEntry(partial(_frames, DEPTHS[14]), 1000, 0.0),
+    "resnet50": ModelEntry(partial(_frames, DEPTHS[50]), 1000, 0.0),
+    "resnet101": ModelEntry(partial(_frames, DEPTHS[101]), 1000, 0.0),
+    "resnet152": ModelEntry(partial(_frames, DEPTHS[152]), 1000, 0.0),
     "c3d": ModelEntry(_c3d, 487, 0.5),
 }
 

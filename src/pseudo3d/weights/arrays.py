@@ -1,12 +1,13 @@
 """Arrays by name that are read when they are asked for, so that loading never holds a network twice."""
 
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, printable
 
 Shape = tuple[int, ...]
 
@@ -40,6 +41,9 @@ class Arrays(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         return self._entries[key][1]()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries  # Mapping's own asks __getitem__, which reads the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -65,20 +69,37 @@ class Arrays(Mapping[str, Tensor]):
         return Arrays({**self._entries, key: (shape, lambda: change(read()))})
 
 
+def check_regular(path: Path) -> None:
+    """Raise unless ``path`` is a regular file: a pipe would be waited for, a device never ends.
+
+    Raises:
+        Pseudo3dError: there is no such file, or it is something else.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise Pseudo3dError(f"{path}: no such file") from None
+    if stat.S_ISDIR(mode):
+        raise Pseudo3dError(f"{path}: is a folder; give the file in it")
+    if not stat.S_ISREG(mode):
+        raise Pseudo3dError(f"{path}: is not a regular file; copy its content into one")
+
+
 def open_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     """The arrays of a safetensors file and its metadata.
 
     Raises:
         Pseudo3dError: the file is missing or broken.
     """
+    check_regular(path)
     try:
         file = safe_open(path, framework="pt")
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise Pseudo3dError(f"{path}: no such file") from None
     except SafetensorError as error:
-        raise Pseudo3dError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from error
+        raise Pseudo3dError(
+            f"{path}: not a whole safetensors file ({printable(error)}); copy or download it again"
+        ) from error
     entries: dict[str, tuple[Shape, Callable[[], Tensor]]] = {}
     for key, shape in shapes.items():
         entries[key] = (shape, lambda key=key: file.get_tensor(key))  # type: ignore[misc]

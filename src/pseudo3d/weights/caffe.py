@@ -250,7 +250,10 @@ def _merged(file: CaffeModel, blobs: dict[str, tuple[Shape, ...]], arrays: Array
         if not key.endswith((".running_mean", ".running_var")) or len(blobs[layer]) < 3:
             continue
         used.add(f"{layer}[2]")
-        divisor = float(file.blob(layer, 2).ravel()[0])
+        third = file.blob(layer, 2).ravel()
+        if third.shape != (1,) or not np.isfinite(third[0]):
+            raise Pseudo3dError(f"{file.path}: layer {layer}: its third blob is {third[:3]}, not one finite number")
+        divisor = float(third[0])
         if divisor != 1:  # Caffe takes 0 for "no statistics": everything is 0 then
             factor = 0.0 if divisor == 0 else 1 / divisor
             arrays = arrays.changed(key, arrays.shapes[key], lambda value, factor=factor: value * factor)  # type: ignore[misc]
@@ -258,23 +261,57 @@ def _merged(file: CaffeModel, blobs: dict[str, tuple[Shape, ...]], arrays: Array
         used.add("conv1[1]")
         bias = torch.from_numpy(file.blob("conv1", 1).ravel())
         mean = "stem.bn_conv1.running_mean"
+        if mean not in arrays or tuple(bias.shape) != arrays.shapes[mean]:
+            raise Pseudo3dError(f"{file.path}: layer conv1: a bias of {len(bias)} numbers does not fit its batch norm")
         arrays = arrays.changed(mean, arrays.shapes[mean], lambda value: value - bias)
     return arrays.without(used)
 
 
+def connections(file: CaffeModel) -> dict[str, tuple[str, ...]]:
+    """What each layer reads, by layer and by the tops it makes.
+
+    Names are those from before the Split layers that Caffe puts in where a top has several readers.
+    """
+    origin: dict[str, str] = {}
+    reads: dict[str, tuple[str, ...]] = {}
+    for layer in file.graph():
+        bottoms = tuple(origin.get(bottom, bottom) for bottom in layer.bottoms)
+        if layer.type == "Split" and bottoms:
+            origin |= dict.fromkeys(layer.tops, bottoms[0])
+        reads |= {top: bottoms for top in layer.tops if top not in layer.bottoms}
+        reads[layer.name] = bottoms
+    return reads
+
+
 def _kinds(file: CaffeModel, slots: dict[str, Slot]) -> str | None:
-    """What the connections say of each block: T after S (A, C) or beside it (B), and whether both are added (B, C)."""
+    """What the connections say of each block: T after S (A, C) or beside it (B), and whether both are added (B, C).
+
+    None when the file has no connections.
+
+    Raises:
+        Pseudo3dError: a block is connected in another way.
+    """
+    reads = connections(file)
     kinds = {}
     for key, (layer, _) in slots.items():
         if not key.endswith(".conv_t.weight"):
             continue
         stage, number, *_ = key.split(".")
-        c = slots.get(key.replace("conv_t", "conv_c"))
-        bottoms = file.layer(layer).bottoms, file.layer(c[0]).bottoms if c else ()
-        if not all(bottoms):
+        block = layer.removeprefix("res").removesuffix("_branch2b_t")
+        into_t, into_c = reads.get(layer), reads.get(f"res{block}_branch2c")
+        if not into_t or not into_c:
             return None
-        t_after_s, only_t = bottoms[0][0].endswith("_branch2b"), bottoms[1][0].endswith("_branch2b_t")
-        kinds[int(stage[3:]), int(number)] = "B" if not t_after_s else "A" if only_t else "C"
+        a, s, t = ({f"{kind}{block}_branch2{part}" for kind in ("res", "bn")} for part in ("a", "b", "b_t"))
+        added = len(set(reads.get(into_c[0], ())) & (s | t)) == 2  # c reads a layer that reads S and T
+        if into_t[0] in s and (added or into_c[0] in t):
+            kinds[int(stage[3:]), int(number)] = "C" if added else "A"
+        elif into_t[0] in a and added:
+            kinds[int(stage[3:]), int(number)] = "B"
+        else:
+            raise Pseudo3dError(
+                f"{file.path}: block {block} is none of A, B and C: {layer} reads {into_t[0]}, "
+                f"res{block}_branch2c reads {into_c[0]}"
+            )
     return "".join(kinds[place] for place in sorted(kinds))
 
 

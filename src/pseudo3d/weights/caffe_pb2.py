@@ -1,10 +1,7 @@
 # Made from caffe.proto, from the root of the repository, by a protoc older than 26, whose output asks for no version of
 # protobuf's runtime (so it works with protobuf 4.25 to 7). These lines were put in front:
-#     python3 -m venv /tmp/protoc && /tmp/protoc/bin/pip install "grpcio-tools==1.60.*" "setuptools<81"
-#     { sed '/^# -\*- coding/,$d' src/pseudo3d/weights/caffe_pb2.py > /tmp/first_lines.txt; \
-#       /tmp/protoc/bin/python -m grpc_tools.protoc -I src --python_out=src pseudo3d/weights/caffe.proto; \
-#       cat /tmp/first_lines.txt src/pseudo3d/weights/caffe_pb2.py > /tmp/caffe_pb2.py; \
-#       mv /tmp/caffe_pb2.py src/pseudo3d/weights/caffe_pb2.py; }
+#     python3 -m venv protoc && protoc/bin/pip install "grpcio-tools==1.60.*" "setuptools<81"
+#     protoc/bin/python -m grpc_tools.protoc -I src --python_out=src pseudo3d/weights/caffe.proto
 # fmt: off
 # ruff: noqa
 # mypy: ignore-errors

@@ -41,6 +41,22 @@ _OTHERS = (
 )
 
 
+def other_format(head: bytes) -> str | None:
+    """What a file that is no weights is, in words for a message, by its first bytes; None when nothing is known.
+
+    A valid file can begin like another format's: a net whose name has 60 bytes begins with a line break and "<". So ask
+    only when reading it as what it should be has failed.
+
+    Args:
+        head: the first 4096 bytes.
+
+    Example:
+        >>> other_format(b"\\x89HDF\\r\\n")[:15], other_format(b"\\n<net")
+        ('is an HDF5 file', None)
+    """
+    return next((what for pattern, what in _OTHERS if re.match(pattern, head)), None)
+
+
 class Field(NamedTuple):
     """Where a field lies: its tag at ``start``, its value from ``body`` to ``end``.
 
@@ -113,11 +129,10 @@ class MappedFile:
         try:
             yield
         except Pseudo3dError as error:
-            head = self.data[:4096]
-            for pattern, what in _OTHERS:
-                if re.match(pattern, head):
-                    raise self.error(what) from error
-            raise
+            what = other_format(self.data[:4096])
+            if what is None:
+                raise
+            raise self.error(what) from error
 
     def message(self, start: int, end: int, what: str) -> list[Field]:
         """All fields of a message; a malformed one is an error that begins with ``what``."""

@@ -221,11 +221,13 @@ class CaffeModel:
             raise Pseudo3dError(f"{self.path}: this CaffeModel is closed; open the file again")
         return self._file
 
+    def _type(self, entry: _Entry) -> str:
+        return entry.type if isinstance(entry.type, str) else self._types.get(entry.type, f"V1 type {entry.type}")
+
     def _read(self, entry: _Entry) -> CaffeLayer:
         file = self._open_file()
-        kind = entry.type if isinstance(entry.type, str) else self._types.get(entry.type, f"V1 type {entry.type}")
         blobs = tuple(read_values(file, blob) for blob in entry.locate(file))
-        return CaffeLayer(entry.name, kind, entry.bottoms, entry.tops, blobs)
+        return CaffeLayer(entry.name, self._type(entry), entry.bottoms, entry.tops, blobs)
 
     def layer(self, name: str) -> CaffeLayer:
         """Read one layer; of several with this name, the one with weights or else the first.
@@ -245,6 +247,11 @@ class CaffeModel:
         """Read one array of a layer, as ``layer(name).blobs[number]`` but without its others."""
         file = self._open_file()
         return read_values(file, self._by_name[name].locate(file)[number])
+
+    def graph(self) -> Iterator[CaffeLayer]:
+        """All layers in file order without their arrays: names, types and connections."""
+        for entry in self._entries:
+            yield CaffeLayer(entry.name, self._type(entry), entry.bottoms, entry.tops)
 
     def __iter__(self) -> Iterator[CaffeLayer]:
         """Read the layers one after the other, in file order; only the caller keeps them."""
@@ -359,12 +366,6 @@ def write_caffemodel(path: str | Path, name: str, layers: Iterable[CaffeLayer]) 
         Pseudo3dError: arrays that are not float32, names that cannot be written, no layers.
         OSError: the folder cannot be written or the disk is full; what stood at ``path`` is untouched.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_caffemodel(f"{folder}/a.caffemodel", "", (CaffeLayer(f"relu{i}", "ReLU") for i in range(2)))
-        ...     looks_like_caffemodel(f"{folder}/a.caffemodel")
-        True
     """
     path = Path(path)
     with_weights: set[str] = set()

@@ -31,12 +31,13 @@ def export_caffemodel(model: VideoModel, path: str | Path) -> Path:
         OSError: the file cannot be written; what stood there is then still whole.
     """
     path, architecture = Path(path), model.architecture
+    path.parent.mkdir(parents=True, exist_ok=True)
     if architecture.style != "caffe":
         raise Pseudo3dError(
             f"{path}: a .caffemodel computes style 'caffe', the model has style {architecture.style!r}; its numbers "
             "would mean something else there. Write a folder or .safetensors"
         )
-    arrays = Arrays.of(model.state_dict())
+    arrays = Arrays.of({key: value.cpu() for key, value in model.state_dict().items()})
     head = head_name(arrays.shapes)
     blobs = caffe_blobs(arrays, head)
     table = make_layer_table(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.files import sha256_of
 from pseudo3d.models import VideoModel
 from pseudo3d.weights.card import CardInfo
 from pseudo3d.weights.hub_errors import brief, in_one_line
@@ -333,11 +334,11 @@ def _check(file: HubFile, path: Path, announced: str | None) -> None:
 
 
 def _digest(path: Path, *, sha1: bool) -> str:
+    if not sha1:
+        return sha256_of(path)
     header = f"blob {path.stat().st_size}\0".encode()  # git's
     with path.open("rb") as content:
-        if sha1:
-            return hashlib.file_digest(content, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        return hashlib.file_digest(content, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
 
 
 def _remove_from_cache(path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pseudo3d.models import DEPTHS
 from pseudo3d.weights.arrays import Shape
 from pseudo3d.weights.caffe import depths_of, family_of
-from pseudo3d.weights.layer_rules import DEPTHS
 
 
 @dataclass(frozen=True)

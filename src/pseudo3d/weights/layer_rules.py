@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pseudo3d.weights.caffe import caffe_block_names
 from pseudo3d.weights.layer_table import Layer
 
-DEPTHS = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_DEPTHS = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _C3D_WIDTHS = {"1a": 64, "2a": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
 
 
@@ -38,7 +38,7 @@ def make_layer_table(
     match = re.fullmatch(r"(p3d_)?resnet(\d+)", name)
     assert match is not None
     builder = _Builder(p3d=match[1] is not None, style=style)
-    return builder.network(DEPTHS[int(match[2])], itertools.cycle(blocks), num_classes, head)
+    return builder.network(_DEPTHS[int(match[2])], itertools.cycle(blocks), num_classes, head)
 
 
 def output_names(name: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ def output_names(name: str) -> dict[str, str]:
     """
     if name == "c3d":
         return {"conv5b": "conv5b", "pool5": "pool5", "fc6": "fc6-1", "fc7": "fc7-1"}
-    depths = DEPTHS[int(name.rpartition("resnet")[2])]
+    depths = _DEPTHS[int(name.rpartition("resnet")[2])]
     names = {f"res{stage}": f"res{caffe_block_names(stage, depths)[-1]}" for stage in (2, 3, 4, 5)}
     return {**names, "pool5": "pool5"}
 

@@ -14,6 +14,7 @@ import importlib.resources
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -96,7 +97,8 @@ def run_layer(layer: Layer, inputs: tuple[Tensor, ...], blobs: Blobs) -> Tensor:
             return F.batch_norm(x, mean, variance, slope, bias, eps=BN_EPS)
         case "BatchNorm":
             mean, variance, divisor = (each.flatten() for each in blobs[layer.name])
-            return F.batch_norm(x, mean / divisor, variance / divisor, eps=BN_EPS)
+            factor = torch.where(divisor == 0, 0.0, 1 / divisor)  # as Caffe takes a count of 0
+            return F.batch_norm(x, mean * factor, variance * factor, eps=BN_EPS)
         case "Scale":
             slope, shift = (each.flatten()[:, None, None] for each in blobs[layer.name])
             return x * slope + shift

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.blocks import Bottleneck, Style
+from pseudo3d.models.c3d import C3D
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.weights.arrays import Arrays, Shape
 from pseudo3d.weights.caffemodel import read_blob
@@ -114,7 +115,7 @@ def load_weights(
 
 def load_model(
     name: str,
-    weights: Source,
+    weights: Source | Weights,
     *,
     num_classes: int | None = None,
     blocks: str | None = None,
@@ -132,7 +133,7 @@ def load_model(
     Args:
         name: one of ``list_models()``, "auto" for the network that the weights are of, or "p3d" for the same with a 2-D
             ResNet inflated to the P3D network of its depth.
-        weights: as ``source`` of ``load_weights``.
+        weights: as ``source`` of ``load_weights``, or what ``open_weights`` gave.
         num_classes: None for that of the weights.
         blocks: None for the order that the weights need.
         in_channels: None for those of the weights.
@@ -147,7 +148,7 @@ def load_model(
     Raises:
         Pseudo3dError: as ``create_model`` and ``load_weights``.
     """
-    opened = open_weights(weights, model=name)
+    opened = weights if isinstance(weights, Weights) else open_weights(weights, model=name)
     looks = opened.looks
     if name in ("auto", "p3d"):
         if looks is None or looks.name is None:
@@ -158,9 +159,9 @@ def load_model(
     model = create_model(
         name,
         num_classes=looks.num_classes if num_classes is None and looks else num_classes,
-        blocks=blocks or (opened.blocks if opened.blocks not in (None, "2D") else None) or "ABC",
-        in_channels=in_channels or (looks.in_channels if looks else 3),
-        style=style or opened.style or "caffe",
+        blocks=("ABC" if opened.blocks in (None, "2D") else opened.blocks) if blocks is None else blocks,
+        in_channels=(looks.in_channels if looks else 3) if in_channels is None else in_channels,
+        style=(opened.styles or ("caffe",))[0] if style is None else style,
         dropout=saved["dropout"] if dropout is None and saved.get("name") == name else dropout,
     )
     report = _load(
@@ -184,35 +185,37 @@ def _load(
     mean_file: str | Path | None,
 ) -> LoadReport:
     """Check everything, then fill the model: an error leaves it as it was."""
-    if head not in ("auto", "new") or temporal_init not in ("identity", "gaussian"):
+    if head not in ("auto", "new") or temporal_init not in ("identity", "gaussian") or not std >= 0:
         raise Pseudo3dError(
-            f"head must be 'auto' or 'new' and temporal_init 'identity' or 'gaussian', got {head!r}, {temporal_init!r}"
+            "head must be 'auto' or 'new', temporal_init 'identity' or 'gaussian' and std at least 0, "
+            f"got {head!r}, {temporal_init!r} and {std!r}"
         )
-    _check_architecture(model, weights, strict)
-    names = _class_names(weights, class_names)
-    mean = None if mean_file is None else _mean(model, mean_file)
+    _check_architecture(model, weights)
+    preprocessing = _preprocessing(model, weights)
+    names = _class_names(weights, class_names, head)
+    mean = None if mean_file is None else _read_mean(model, mean_file)
     arrays, dropped = _without_head(model, weights, head)
     own = {key: value for key, value in model.state_dict().items() if key != "layout"}
     arrays, adapted = _for_channels(arrays, own, weights)
     missing = [key for key in own if key not in arrays]
-    inflated = _inflated(own, missing)
+    inflated = _inflated(own, missing, weights)
     optional = {*inflated, "mean_volume", *(key for key in own if key.startswith(f"{model.head_name}."))}
     _check_arrays(weights.name, strict, own, arrays.shapes, expected=optional)
     loaded = [key for key in arrays if key in own]
+    _check_numbers(weights.name, arrays, loaded)
+
     with torch.no_grad():
         for key in loaded:  # one at a time, so that memory holds the network once
             own[key].copy_(arrays[key])
     if inflated:
         initialise_temporal(model, temporal_init, std)
-    _set_description(model, weights, names if head == "auto" else None)
-    if mean is not None:
-        mean(model)
-    if weights.kind == "caffe c3d" and mean is None:
-        logger.warning("%s: C3D's mean volume is a file of its own (mean_file); channel means are used", weights.name)
-    if weights.kind == "port" and model.architecture.style == "caffe":
-        warnings.warn(f"{weights.name}: weights of the PyTorch port of P3D; {_PORT_DIFFERS}", stacklevel=3)
+    model.preprocessing = preprocessing
+    if head == "auto":
+        model.class_names = names
+    _set_mean(model, weights, mean, loaded)
+    _say_what_is_assumed(model, weights)
     dropped += [key for key in arrays if key not in own]
-    # counters that nothing here reads, and C3D's mean volume, which stays as it is, are no news
+    # counters that nothing here reads, and C3D's mean volume, are no news
     initialised = tuple(key for key in missing if key != "mean_volume" and not key.endswith("num_batches_tracked"))
     return LoadReport(weights.name, tuple(loaded), initialised, tuple(dropped), adapted)
 
@@ -233,23 +236,20 @@ def initialise_temporal(model: nn.Module, temporal_init: TemporalInit, std: floa
         block.bn_t.reset_parameters()
 
 
-def _check_architecture(model: VideoModel, weights: Weights, strict: bool) -> None:
+def _check_architecture(model: VideoModel, weights: Weights) -> None:
     """Raise for weights of another network, style or block order, saying which network they are of."""
     own, looks = model.architecture, weights.looks
-    fitting = looks is None or looks.name in (own.name, own.name.removeprefix("p3d_"))
-    if strict and not fitting:
-        assert looks is not None
+    if looks is not None and looks.name not in (own.name, own.name.removeprefix("p3d_")):
         better = f"use {looks.name} for them" if looks.name else "nothing here fits"
         raise Pseudo3dError(f"{weights.name}: looks like {looks}, the model is {own.name}; {better}")
-    style = "caffe or port" if weights.kind == "port" else weights.style
-    if style is not None and own.style not in style.split(" or "):
-        needed = weights.style or "caffe"
+    if weights.styles and own.style not in weights.styles:
+        needed = weights.styles[0]
         raise Pseudo3dError(
             f"{weights.name}: these weights need style {needed!r}, the model has style {own.style!r}; "
             f"they would load and compute nonsense. Use create_model(..., style={needed!r}) or load_model"
         )
     theirs = weights.blocks
-    if theirs in (None, "2D") or not getattr(model, "has_time", False):
+    if theirs in (None, "2D") or isinstance(model, C3D):
         return
     kinds = [block.kind for block in model.modules() if isinstance(block, Bottleneck) and block.kind != "2D"]
     if any(kind != theirs[i % len(theirs)] for i, kind in enumerate(kinds)):
@@ -259,33 +259,93 @@ def _check_architecture(model: VideoModel, weights: Weights, strict: bool) -> No
         )
 
 
-def _class_names(weights: Weights, given: Sequence[str] | str | Path | None) -> tuple[str, ...] | None:
+def _preprocessing(model: VideoModel, weights: Weights) -> Preprocessing:
+    """The model's with what follows from the weights: all of it when they are of the same network, else the numbers."""
+    own, looks = model.preprocessing, weights.looks
+    if model.architecture.in_channels != (looks.in_channels if looks else 3):
+        return own  # RGB filters made for other channels: their mean of each colour means nothing here
+    if "preprocessing" in weights.config:
+        theirs = Preprocessing.from_dict(weights.config["preprocessing"])
+        if weights.config["architecture"]["name"] == model.architecture.name:
+            return theirs
+        # A frame network's weights do not decide how many frames a P3D clip has, nor its size.
+        numbers = {
+            key: getattr(theirs, key) for key in ("mean", "std", "channel_order", "value_range", "interpolation")
+        }
+        return replace(own, **numbers)
+    if isinstance(model, C3D) and weights.kind == "caffe c3d":
+        return create_model("c3d", num_classes=1, in_channels=len(own.mean)).preprocessing
+    if weights.numbers is not None and len(own.mean) == 3:
+        if weights.kind == "port":
+            return own  # both styles it can be for have theirs
+        return replace(own, **weights.numbers)
+    return own
+
+
+def _class_names(weights: Weights, given: Sequence[str] | str | Path | None, head: Head) -> tuple[str, ...] | None:
     if given is None:
         return weights.class_names
+    if head == "new":
+        raise Pseudo3dError("class_names are those of the weights' head, which head='new' leaves out; give one of both")
     classes = weights.looks.num_classes if weights.looks else None
-    return class_names_from(given, classes or 0, weights.name)
+    if classes is None:
+        raise Pseudo3dError(f"{weights.name}: has no head that class_names could be for")
+    return class_names_from(given, classes, weights.name)
 
 
-def _mean(model: VideoModel, path: str | Path) -> Callable[[VideoModel], None]:
-    """What a Caffe mean file does to a model; checked now, done when the weights are in."""
+def _read_mean(model: VideoModel, path: str | Path) -> np.ndarray:
+    """A Caffe mean file, without its first axis, that fits the model."""
     mean = read_blob(Path(path))
     mean = mean[0] if mean.ndim in (4, 5) and len(mean) == 1 else mean
     if not np.isfinite(mean).all():
         raise Pseudo3dError(f"{path}: has values that are not finite; copy the file or download it again")
-    channels = model.architecture.in_channels
-    if mean.ndim not in (3, 4) or len(mean) != channels:
-        raise Pseudo3dError(f"{path}: a mean of shape {mean.shape} does not fit a network of {channels} input channels")
-    volume = getattr(model, "mean_volume", None)
-    if volume is not None:
-        if mean.shape != tuple(volume.shape):
-            raise Pseudo3dError(f"{path}: the mean volume has shape {mean.shape}, C3D needs {tuple(volume.shape)}")
-        return lambda m: m.mean_volume.copy_(torch.from_numpy(np.array(mean)))  # type: ignore[union-attr, return-value]
+    architecture = model.architecture
+    if architecture.style != "caffe":
+        raise Pseudo3dError(f"{path}: a mean in grey levels is for style 'caffe', the model has {architecture.style!r}")
+    if mean.ndim not in (3, 4) or len(mean) != architecture.in_channels:
+        raise Pseudo3dError(
+            f"{path}: a mean of shape {mean.shape} does not fit a network of {architecture.in_channels} input channels"
+        )
+    if isinstance(model, C3D) and mean.shape != tuple(model.mean_volume.shape):
+        raise Pseudo3dError(
+            f"{path}: the mean volume has shape {mean.shape}, C3D needs {tuple(model.mean_volume.shape)}"
+        )
+    return mean
 
-    def set_channel_means(m: VideoModel) -> None:
-        values = tuple(float(each) for each in mean.reshape(channels, -1).mean(axis=1, dtype=np.float64))
-        m.preprocessing = replace(m.preprocessing, mean=values)
 
-    return set_channel_means
+def _set_mean(model: VideoModel, weights: Weights, mean: np.ndarray | None, loaded: Sequence[str]) -> None:
+    """C3D's mean volume, or the mean of each channel of a mean image; without a file, C3D's channel means."""
+    if not isinstance(model, C3D):
+        if mean is not None:
+            channel_means = mean.reshape(len(mean), -1).mean(axis=1, dtype=np.float64)
+            model.preprocessing = replace(model.preprocessing, mean=tuple(float(each) for each in channel_means))
+    elif mean is not None:
+        model.set_mean_volume(mean)
+    elif "mean_volume" not in loaded:
+        means = np.array(model.preprocessing.mean, np.float32)[:, None, None, None]
+        model.set_mean_volume(np.broadcast_to(means, model.mean_volume.shape))
+        if weights.kind == "caffe c3d":
+            logger.warning(
+                "%s: C3D's mean volume is a file of its own (mean_file); channel means are used", weights.name
+            )
+
+
+def _say_what_is_assumed(model: VideoModel, weights: Weights) -> None:
+    """Warn where the weights leave open what they compute."""
+    own = model.architecture
+    if weights.kind == "port":
+        if own.style == "caffe":
+            warnings.warn(f"{weights.name}: weights of the PyTorch port of P3D; {_PORT_DIFFERS}", stacklevel=4)
+        return
+    assumed = []
+    if not weights.styles and not isinstance(model, C3D):
+        assumed.append(f"style {own.style!r}")
+    if weights.blocks is None and own.name.startswith("p3d"):
+        assumed.append(f"blocks {own.blocks!r}")
+    if assumed:
+        warnings.warn(
+            f"{weights.name}: does not say what it was trained as; {' and '.join(assumed)} assumed", stacklevel=4
+        )
 
 
 def _without_head(model: VideoModel, weights: Weights, head: Head) -> tuple[Arrays, list[str]]:
@@ -312,6 +372,7 @@ def _for_channels(arrays: Arrays, own: Mapping[str, Tensor], weights: Weights) -
     theirs, channels = arrays.shapes[key][1], own[key].shape[1]
     if theirs == channels:
         return arrays, ()
+    arrays = arrays.without({"mean_volume"})  # of other channels
     if theirs != 3:
         raise Pseudo3dError(
             f"{weights.name}: these weights take {theirs} input channels, the model {channels}; only those of RGB "
@@ -324,10 +385,28 @@ def _for_channels(arrays: Arrays, own: Mapping[str, Tensor], weights: Weights) -
     return arrays.changed(key, tuple(own[key].shape), adapt), (key,)
 
 
-def _inflated(own: Mapping[str, Tensor], missing: list[str]) -> list[str]:
+def _inflated(own: Mapping[str, Tensor], missing: list[str], weights: Weights) -> list[str]:
     """The temporal arrays, if the source is a 2-D network: it lacks all of them. To lack some is to be broken."""
     temporal = [key for key in own if ".conv_t." in key or ".bn_t." in key]
-    return temporal if set(temporal) <= set(missing) else []
+    flat = weights.blocks == "2D" or (weights.kind == "pseudo3d" and weights.blocks is None)
+    return temporal if flat and set(temporal) <= set(missing) else []
+
+
+def _check_numbers(name: str, arrays: Arrays, keys: Sequence[str]) -> None:
+    """Raise for arrays that are no finite floating-point numbers, and for negative variances."""
+    for key in keys:
+        if key.endswith("num_batches_tracked"):
+            continue
+        value = arrays[key]
+        if not value.is_floating_point():
+            raise Pseudo3dError(
+                f"{name}: {key} holds {value.dtype}, not floating-point numbers; save the network again"
+            )
+        value = value.float()
+        if not bool(torch.isfinite(value).all()):
+            raise Pseudo3dError(f"{name}: {key} has values that are not finite; was its training stopped in time?")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise Pseudo3dError(f"{name}: {key} has negative values, which no variance has; is it another array?")
 
 
 def _check_arrays(
@@ -350,17 +429,3 @@ def _check_arrays(
         parts.append(f"{len(unknown)} arrays are not the model's ({first_few(unknown)})")
     if strict and parts:
         raise Pseudo3dError(f"{name}: {' and '.join(parts)}; is it a damaged file, or another network?")
-
-
-def _set_description(model: VideoModel, weights: Weights, names: tuple[str, ...] | None) -> None:
-    """Preprocessing always follows the weights; class names only with their head."""
-    channels, looks = model.architecture.in_channels, weights.looks
-    if "preprocessing" in weights.config:
-        theirs = Preprocessing.from_dict(weights.config["preprocessing"])
-        if len(theirs.mean) == channels:
-            # A frame network's weights do not decide how many frames a P3D clip has.
-            model.preprocessing = replace(theirs, num_frames=model.preprocessing.num_frames)
-    elif weights.numbers is not None and channels == 3 and (looks is None or looks.in_channels == 3):
-        model.preprocessing = replace(model.preprocessing, **weights.numbers)
-    if names is not None:
-        model.class_names = names

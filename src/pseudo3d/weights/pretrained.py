@@ -6,16 +6,22 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 
 from pseudo3d import files
-from pseudo3d.errors import Pseudo3dError
-from pseudo3d.models import Architecture, VideoModel, create_model
+from pseudo3d.errors import Pseudo3dError, first_few, printable
+from pseudo3d.models import VideoModel, create_model
+from pseudo3d.models.blocks import Style
 from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.weights.arrays import Arrays, open_safetensors
 from pseudo3d.weights.card import CardInfo, card_text
+from pseudo3d.weights.configs import check_fields, parse_json
+from pseudo3d.weights.identify import identify
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1  # of config.json; folders of every earlier version keep loading
@@ -101,16 +107,18 @@ def from_pretrained(folder_or_id: str | Path, *, revision: str | None = None) ->
         (True, True)
     """
     folder = pretrained_folder(folder_or_id, revision=revision)
-    model = model_from_config(read_config(folder), str(folder))
-    state = read_safetensors(folder / WEIGHTS_NAME)
+    config = read_config(folder)
+    arrays, _ = open_safetensors(folder / WEIGHTS_NAME)
+    check_belongs(config, arrays, folder)
+    model = model_from_config(config, str(folder))
     own = model.state_dict()
-    differing = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key].shape != state[key].shape]
+    differing = sorted(own.keys() ^ arrays.shapes.keys())
+    differing = differing or [key for key in own if tuple(own[key].shape) != arrays.shapes[key]]
     if differing:
-        raise Pseudo3dError(
-            f"{folder}: model.safetensors and config.json do not belong together: they differ in "
-            f"{', '.join(differing[:3])}; copy the whole folder again"
-        )
-    model.load_state_dict(state)
+        raise _contradiction(folder, f"they differ in {first_few(differing)}")
+    with torch.no_grad():
+        for key in own:  # one at a time, so that memory holds the network once
+            own[key].copy_(arrays[key])
     return model.eval()
 
 
@@ -166,49 +174,96 @@ def _near(path: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a pretrained folder, checked for its version."""
+    """config.json of a pretrained folder, as ``check_config`` leaves it."""
     path = folder / CONFIG_NAME
     if not path.is_file():
         what = "no such folder" if not folder.exists() else f"has no {CONFIG_NAME}"
         raise Pseudo3dError(f"{folder}: {what}; give a folder that save_pretrained or `p3d train` wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not even text
-        raise Pseudo3dError(f"{path}: not valid JSON ({error}); copy the folder again") from error
+    return check_config(parse_json(path.read_bytes(), str(path)), str(path))
+
+
+def check_config(config: Any, where: str) -> dict[str, Any]:
+    """A config of ours, from config.json or from a weights file's metadata, checked for its version and every field.
+
+    Args:
+        config: as parsed; anything.
+        where: what to call it in messages.
+
+    Raises:
+        Pseudo3dError: it is of a newer version, not of this project, or damaged.
+    """
     version = config.get("format_version") if isinstance(config, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise Pseudo3dError(
-            f"{path}: format_version {version}: it was not written by pseudo3d; "
+            f"{where}: format_version {printable(version)}: it was not written by pseudo3d; "
             "give a folder that save_pretrained or `p3d train` wrote"
         )
     if version > FORMAT_VERSION:
         reads = "1" if FORMAT_VERSION == 1 else f"1 to {FORMAT_VERSION}"
-        raise Pseudo3dError(f"{path}: format_version {version}, this pseudo3d reads {reads}; upgrade pseudo3d")
+        raise Pseudo3dError(f"{where}: format_version {version}, this pseudo3d reads {reads}; upgrade pseudo3d")
+    check_fields(config, where)
     return config
 
 
+def read_layout(array: Tensor, name: str) -> tuple[Style, str]:
+    """The style and the cycle of blocks ("2D" for a frame network) that a network's ``layout`` buffer says.
+
+    Args:
+        array: the buffer, out of a file or a state dict.
+        name: what to call that in messages.
+
+    Raises:
+        Pseudo3dError: it says no such thing.
+
+    Example:
+        >>> read_layout(create_model("p3d_resnet14", blocks="CA").state_dict()["layout"], "mine")
+        ('caffe', 'CA')
+    """
+    words: list[str] = []
+    if array.dtype == torch.uint8 and array.ndim == 1:
+        words = bytes(array.tolist()).decode("ascii", errors="replace").split(" ")
+    if len(words) == 2 and words[0] in get_args(Style) and re.fullmatch("2D|[ABC]+", words[1]):
+        return cast("Style", words[0]), words[1]
+    raise Pseudo3dError(f"{name}: its layout array is damaged: it names no style and blocks; copy the file again")
+
+
+def check_belongs(config: dict[str, Any], arrays: Arrays, path: Path) -> None:
+    """Raise when a checked config is of another network than the arrays beside it: both would load, and lie.
+
+    Args:
+        config: of ours.
+        arrays: under the names in the file.
+        path: the folder, or the lone file with the config in its metadata.
+    """
+    architecture, looks = config["architecture"], identify(arrays.without({"layout"}).shapes)
+    name, classes, channels = architecture["name"], architecture["num_classes"], architecture["in_channels"]
+    if looks is None or looks.name != name or looks.num_classes not in (None, classes) or looks.in_channels != channels:
+        says = f"{name} ({classes} classes, {channels} input channels)"
+        raise _contradiction(path, f"the arrays are of {looks or 'no network of ours'}, the config is of {says}")
+    if name == "c3d":
+        return
+    if "layout" not in arrays:
+        raise _contradiction(path, "the array layout is not there")
+    blocks = architecture["blocks"] if name.startswith("p3d") else "2D"
+    theirs, says = " ".join(read_layout(arrays["layout"], str(path))), f"{architecture['style']} {blocks}"
+    if theirs != says:
+        raise _contradiction(path, f"the arrays are for {theirs!r}, the config says {says!r}")
+
+
+def _contradiction(path: Path, what: str) -> Pseudo3dError:
+    lone = path.is_file()
+    both = "its arrays and its metadata" if lone else f"{WEIGHTS_NAME} and {CONFIG_NAME}"
+    return Pseudo3dError(
+        f"{path}: {both} do not belong together: {what}; copy the {'file' if lone else 'whole folder'} again"
+    )
+
+
 def model_from_config(config: dict[str, Any], source: str) -> VideoModel:
-    """A network with random weights as ``config`` describes it."""
+    """A network with random weights as a checked ``config`` describes it."""
     try:
-        architecture = Architecture(**config["architecture"])
-        model = create_model(**asdict(architecture))
-        model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
-        names = config["class_names"]
-    except (KeyError, TypeError) as error:
-        raise Pseudo3dError(f"{source}: its config lacks or adds a field ({error}); was it edited by hand?") from error
-    if names is not None and len(names) != architecture.num_classes:
-        raise Pseudo3dError(
-            f"{source}: {len(names)} class names for {architecture.num_classes} classes; correct config.json"
-        )
-    model.class_names = tuple(names) if names else None
+        model = create_model(**config["architecture"])
+    except Pseudo3dError as error:
+        raise Pseudo3dError(f"{source}: {error}") from error
+    model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
+    model.class_names = tuple(config["class_names"]) if config["class_names"] else None
     return model
-
-
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """The arrays of a safetensors file, with a one-line error for a missing or broken one."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise Pseudo3dError(f"{path}: no such file") from None
-    except SafetensorError as error:
-        raise Pseudo3dError(f"{path}: not a whole safetensors file ({error}); copy it again") from error
