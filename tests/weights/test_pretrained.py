@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import randomise
+from safetensors.torch import save_file
 from tiny import names
 
 import pseudo3d
@@ -15,6 +16,7 @@ from pseudo3d import Pseudo3dError, create_model, from_pretrained, save_pretrain
 from pseudo3d.models import Architecture
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.weights import pretrained
+from pseudo3d.weights.sources import open_weights
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -93,6 +95,95 @@ def test_damaged_folders(saved, tmp_path):
     (folder / "config.json").unlink()
     with pytest.raises(Pseudo3dError, match=r"has no config\.json"):
         from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("class_names", "abc", "class_names must be null or a list of texts, got 'abc'; was it edited by hand"),
+        ("class_names", [1, 2, 3], "class_names must be null or a list of texts, got a list of 3"),
+        ("class_names", ["a", "b", "a"], "a stands twice in class_names; correct config"),
+        ("class_names", [], "class_names must be null or a list of texts, got a list of 0"),
+        ("sampler", [], "sampler must be an object, got a list of 0"),
+        ("extra", 1, r"its config lacks or adds a field \(extra\)"),
+        ("extra\x1b", 1, r"its config lacks or adds a field \('extra\\x1b'\)"),
+        ("architecture", None, "architecture must be an object, got None"),
+        ("architecture", [], "architecture must be an object, got a list of 0"),
+        ("architecture.depth", 3, r"its config lacks or adds a field \(depth\)"),
+        ("architecture.name", ["a"], "name must be a text, got a list of 1"),
+        ("architecture.name", "p3d_resnet15", r"config\.json: no model 'p3d_resnet15'; did you mean 'p3d_resnet1"),
+        ("architecture.num_classes", "3", "num_classes must be a positive whole number, got '3'"),
+        ("architecture.num_classes", True, "num_classes must be a positive whole number, got True"),
+        ("architecture.num_classes", 10**12, "num_classes must be a positive whole number, got 1000000000000"),
+        ("architecture.num_classes", 10**8, "3 class names for 100000000 classes"),
+        ("architecture.in_channels", 2, "the mean has 3 numbers for 2 input channels"),
+        ("architecture.dropout", None, "dropout must be a number, got None"),
+        ("architecture.dropout", 1.5, r"saved: num_classes and in_channels must .* dropout in \[0, 1\)"),
+        ("architecture.blocks", "ABC", "the arrays are for 'caffe CA', the config says 'caffe ABC'; copy the whole"),
+        (
+            "architecture.blocks",
+            "AC",
+            "do not belong together: the arrays are for 'caffe CA', the config says 'caffe AC'",
+        ),
+        ("architecture.style", "port", "the arrays are for 'caffe CA', the config says 'port CA'"),
+        ("preprocessing", [], "preprocessing must be an object, got a list of 0"),
+        ("preprocessing.mean", "abc", r"config\.json: mean must be a list of numbers, got 'abc'"),
+        ("preprocessing.mean", [1, 2], "mean and std need one number a channel"),
+        ("preprocessing.mean", [1, 2, float("nan")], "mean must be a list of numbers, got a list of 3"),
+        ("preprocessing.num_frames", "16", "num_frames must be a positive whole number, got '16'"),
+        ("preprocessing.resize", [1], r"resize must be a number or \[height, width\], got a list of 1"),
+        ("preprocessing.crop", 48, r"crop must be \[height, width\], got 48"),
+        ("preprocessing.value_range", None, r"value_range must be \[low, high\], got None"),
+        ("preprocessing.channel_order", {}, "channel_order must be a text, got an object"),
+        ("preprocessing.channel_order", "GBR", r"config\.json: channel_order must be 'RGB' or 'BGR', got 'GBR'"),
+    ],
+)
+def test_fields_of_another_kind(saved, path, value, words):
+    """Whoever opens the folder, as what it is or as any weights, gets the same line."""
+    _, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    *outer, key = path.split(".")
+    (config[outer[0]] if outer else config)[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Pseudo3dError, match=words) as caught:
+        from_pretrained(folder)
+    assert str(caught.value).isprintable()
+    if value != 1.5:  # which only the network that is built refuses
+        with pytest.raises(Pseudo3dError, match=words):
+            open_weights(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, r"not valid JSON \(nested too deep\)"),
+        ("3", "format_version None: it was not written by pseudo3d"),
+        ("1" * 5000, "not valid JSON"),
+        ('{"format_version": 1}', r"lacks or adds a field \(architecture, class_names, preprocessing, \.\.\.\)"),
+    ],
+)
+def test_a_config_that_is_none(saved, text, words):
+    _, folder = saved
+    (folder / "config.json").write_text(text)
+    with pytest.raises(Pseudo3dError, match=rf"config\.json: .*{words}"):
+        from_pretrained(folder)
+
+
+def test_arrays_that_are_not_the_configs(saved):
+    model, folder = saved
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    for changed, words in (
+        ({**state, "layout": torch.zeros(3, dtype=torch.uint8)}, "saved: its layout array is damaged"),
+        ({k: v for k, v in state.items() if k != "layout"}, "do not belong together: the array layout is not there"),
+        (
+            {"a": torch.zeros(1)},
+            r"the arrays are of no network of ours, the config is of p3d_resnet14 \(3 classes, 3 in",
+        ),
+        ({k: v for k, v in state.items() if k != "res3.0.bn_a.bias"}, r"they differ in res3\.0\.bn_a\.bias"),
+    ):
+        save_file(changed, folder / "model.safetensors")
+        with pytest.raises(Pseudo3dError, match=words):
+            from_pretrained(folder)
 
 
 def test_a_newer_pseudo3d_reads_all_before(saved, monkeypatch):

@@ -42,7 +42,7 @@ _OTHERS = (
 
 
 def other_format(head: bytes) -> str | None:
-    """What a file that is no weights is, in words for a message, by its first bytes; None when nothing is known.
+    r"""What a file that is no weights is, in words for a message, by its first bytes; None when nothing is known.
 
     A valid file can begin like another format's: a net whose name has 60 bytes begins with a line break and "<". So ask
     only when reading it as what it should be has failed.
@@ -51,7 +51,7 @@ def other_format(head: bytes) -> str | None:
         head: the first 4096 bytes.
 
     Example:
-        >>> other_format(b"\\x89HDF\\r\\n")[:15], other_format(b"\\n<net")
+        >>> other_format(b"\x89HDF\r\n")[:15], other_format(b"\n<net")
         ('is an HDF5 file', None)
     """
     return next((what for pattern, what in _OTHERS if re.match(pattern, head)), None)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.models import MODELS, create_model
@@ -30,8 +30,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 def _shown(value: Any) -> str:
     """A value for a message; long ones by their kind."""
-    names = {dict: "an object", list: f"a list of {len(value)}" if isinstance(value, list) else ""}
-    return names.get(type(value)) or printable(repr(value))
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "an object" if isinstance(value, dict) else printable(repr(value))
 
 
 def _is_number(value: Any) -> bool:
@@ -170,7 +171,7 @@ class ForeignConfig:
     class_names: tuple[str, ...]
 
 
-def is_foreign(config: Any) -> bool:
+def is_foreign(config: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a config is timm's or transformers', which some ResNets have beside their arrays."""
     return isinstance(config, dict) and ("pretrained_cfg" in config or "model_type" in config)
 
@@ -253,7 +254,7 @@ def _three(numbers: dict[str, Any], key: str, path: Path) -> tuple[float, ...] |
 
 
 def _labels(config: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """The class names, made to differ: ImageNet has two kinds of crane, so that they become "crane (134)", by output."""
+    """The class names, made to differ: ImageNet's two kinds of crane become "crane (134)" and "crane (517)"."""
     labels = config.get("id2label") or config.get("label_names") or []
     if isinstance(labels, dict):
         try:

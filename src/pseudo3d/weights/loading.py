@@ -16,8 +16,9 @@ from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.blocks import Bottleneck, Style
 from pseudo3d.models.c3d import C3D
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.weights.arrays import Arrays, Shape
+from pseudo3d.weights.arrays import Arrays
 from pseudo3d.weights.caffemodel import read_blob
+from pseudo3d.weights.checks import check_architecture, check_arrays, check_numbers
 from pseudo3d.weights.sources import Source, Weights, class_names_from, open_weights
 
 logger = logging.getLogger("pseudo3d")
@@ -190,7 +191,7 @@ def _load(
             "head must be 'auto' or 'new', temporal_init 'identity' or 'gaussian' and std at least 0, "
             f"got {head!r}, {temporal_init!r} and {std!r}"
         )
-    _check_architecture(model, weights)
+    check_architecture(model, weights)
     preprocessing = _preprocessing(model, weights)
     names = _class_names(weights, class_names, head)
     mean = None if mean_file is None else _read_mean(model, mean_file)
@@ -200,9 +201,9 @@ def _load(
     missing = [key for key in own if key not in arrays]
     inflated = _inflated(own, missing, weights)
     optional = {*inflated, "mean_volume", *(key for key in own if key.startswith(f"{model.head_name}."))}
-    _check_arrays(weights.name, strict, own, arrays.shapes, expected=optional)
+    check_arrays(weights.name, strict, own, arrays.shapes, expected=optional)
     loaded = [key for key in arrays if key in own]
-    _check_numbers(weights.name, arrays, loaded)
+    check_numbers(weights.name, arrays, loaded)
 
     with torch.no_grad():
         for key in loaded:  # one at a time, so that memory holds the network once
@@ -234,29 +235,6 @@ def initialise_temporal(model: nn.Module, temporal_init: TemporalInit, std: floa
             if block.kind != "B":
                 weight[:, :, 1, 0] = torch.eye(len(weight))
         block.bn_t.reset_parameters()
-
-
-def _check_architecture(model: VideoModel, weights: Weights) -> None:
-    """Raise for weights of another network, style or block order, saying which network they are of."""
-    own, looks = model.architecture, weights.looks
-    if looks is not None and looks.name not in (own.name, own.name.removeprefix("p3d_")):
-        better = f"use {looks.name} for them" if looks.name else "nothing here fits"
-        raise Pseudo3dError(f"{weights.name}: looks like {looks}, the model is {own.name}; {better}")
-    if weights.styles and own.style not in weights.styles:
-        needed = weights.styles[0]
-        raise Pseudo3dError(
-            f"{weights.name}: these weights need style {needed!r}, the model has style {own.style!r}; "
-            f"they would load and compute nonsense. Use create_model(..., style={needed!r}) or load_model"
-        )
-    theirs = weights.blocks
-    if theirs in (None, "2D") or isinstance(model, C3D):
-        return
-    kinds = [block.kind for block in model.modules() if isinstance(block, Bottleneck) and block.kind != "2D"]
-    if any(kind != theirs[i % len(theirs)] for i, kind in enumerate(kinds)):
-        raise Pseudo3dError(
-            f"{weights.name}: these weights are for blocks {theirs!r}, the model has {own.blocks!r}; "
-            f"use create_model(..., blocks={theirs!r})"
-        )
 
 
 def _preprocessing(model: VideoModel, weights: Weights) -> Preprocessing:
@@ -390,42 +368,3 @@ def _inflated(own: Mapping[str, Tensor], missing: list[str], weights: Weights) -
     temporal = [key for key in own if ".conv_t." in key or ".bn_t." in key]
     flat = weights.blocks == "2D" or (weights.kind == "pseudo3d" and weights.blocks is None)
     return temporal if flat and set(temporal) <= set(missing) else []
-
-
-def _check_numbers(name: str, arrays: Arrays, keys: Sequence[str]) -> None:
-    """Raise for arrays that are no finite floating-point numbers, and for negative variances."""
-    for key in keys:
-        if key.endswith("num_batches_tracked"):
-            continue
-        value = arrays[key]
-        if not value.is_floating_point():
-            raise Pseudo3dError(
-                f"{name}: {key} holds {value.dtype}, not floating-point numbers; save the network again"
-            )
-        value = value.float()
-        if not bool(torch.isfinite(value).all()):
-            raise Pseudo3dError(f"{name}: {key} has values that are not finite; was its training stopped in time?")
-        if key.endswith("running_var") and bool((value < 0).any()):
-            raise Pseudo3dError(f"{name}: {key} has negative values, which no variance has; is it another array?")
-
-
-def _check_arrays(
-    name: str, strict: bool, own: Mapping[str, Tensor], shapes: Mapping[str, Shape], *, expected: set[str]
-) -> None:
-    """Raise for other shapes and, if ``strict``, for arrays that are missing (but ``expected`` to be) or unknown."""
-    differing = [key for key in shapes if key in own and shapes[key] != tuple(own[key].shape)]
-    if differing:
-        key = differing[0]
-        raise Pseudo3dError(
-            f"{name}: {key} has shape {shapes[key]}, the model needs {tuple(own[key].shape)}"
-            f" ({len(differing)} arrays differ in shape)"
-        )
-    absent = [key for key in own if key not in shapes and key not in expected and "num_batches_tracked" not in key]
-    unknown = [key for key in shapes if key not in own]
-    parts = []
-    if absent:
-        parts.append(f"{len(absent)} arrays of the model are not there ({first_few(absent)})")
-    if unknown:
-        parts.append(f"{len(unknown)} arrays are not the model's ({first_few(unknown)})")
-    if strict and parts:
-        raise Pseudo3dError(f"{name}: {' and '.join(parts)}; is it a damaged file, or another network?")

@@ -1,6 +1,5 @@
 """State dicts, out of PyTorch's files or given as they are; code in a file never runs."""
 
-import contextlib
 import re
 import warnings
 import zipfile
@@ -42,15 +41,17 @@ def read_pickle(path: Path) -> Arrays:
         Pseudo3dError: damaged, not PyTorch's, or it holds something else than plain arrays.
     """
     check_regular(path)
-    with path.open("rb") as file:
-        start = file.read(4)
     try:
         with (
+            path.open("rb") as file,
             warnings.catch_warnings(),
             torch.serialization.safe_globals([(_NumpyValue, name) for name in _NUMPY_NAMES]),
         ):
             warnings.simplefilter("ignore")  # of old protocols and old kinds of tensors: nothing that a user can mend
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK\x03\x04")
+            # Only PyTorch's zip files can be mapped, and only by their name, of which PyTorch believes the suffix.
+            mapped = file.read(4) == b"PK\x03\x04" and not path.name.endswith(".safetensors")
+            file.seek(0)
+            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     # The unpickler is a machine whose program is the file: one wrong byte can end in any exception there is
     # (IndexError, struct.error, AssertionError, BadZipFile, RecursionError, ...), and none of them is a bug of ours.
     except Exception as error:
@@ -71,11 +72,13 @@ def _reason(path: Path, error: str) -> str:
     if head[257:262] == b"ustar":
         return "is a tar archive; unpack it and give the file in it"
     if head[:2] == b"PK":
-        with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        damaged = "is damaged; copy or download it again"
+        try:
             with zipfile.ZipFile(path) as archive:
-                if not any(name.endswith("/data.pkl") for name in archive.namelist()):
-                    return "is an archive of something else; unpack it and give the file in it"
-        return "is damaged; copy or download it again"
+                ours = any(name.endswith("/data.pkl") for name in archive.namelist())
+        except Exception:  # a damaged directory of an archive also ends in whatever it likes
+            return damaged
+        return damaged if ours else "is an archive of something else; unpack it and give the file in it"
     return "is damaged or was not written by torch.save; copy or download it again, or save model.state_dict() anew"
 
 

@@ -26,8 +26,13 @@ from pseudo3d.weights.identify import Looks, identify
 from pseudo3d.weights.layouts import layout_of, to_our_names
 from pseudo3d.weights.pickles import read_pickle, state_arrays
 from pseudo3d.weights.pretrained import (
-    CONFIG_NAME, WEIGHTS_NAME, check_belongs, check_config, read_config, read_layout,
-)  # fmt: skip
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_belongs,
+    check_config,
+    read_config,
+    read_layout,
+)
 
 Source = str | Path | Mapping[str, Tensor]
 
@@ -141,7 +146,7 @@ def near_names(path: Path) -> str:
     if near:
         return f"; did you mean {' or '.join(printable(path.parent / name, 4096) for name in near)}?"
     owner, _, name = str(path).partition("/")
-    hub = f', or "hf:{path}" for the Hugging Face hub' if owner and name and "/" not in name else ""
+    hub = f', or "hf:{printable(path)}" for the Hugging Face hub' if owner and name and "/" not in name else ""
     return f'; give a .safetensors, .pth, .pt, .tar or .caffemodel file, a pretrained folder, "imagenet"{hub}'
 
 
@@ -233,6 +238,8 @@ def _open_file(path: Path) -> Weights:
     check_regular(path)
     with path.open("rb") as file:
         head = file.read(4096)
+    if not head:
+        raise Pseudo3dError(f"{path}: is empty; copy or download it again")
     suffix = path.suffix.lower()
     # safetensors: the length of a header in JSON, less than 100 MB, and its first brace
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:
