@@ -383,6 +383,20 @@ def test_a_block_that_is_none_of_the_three(p3d, tmp_path):
         verify_weights(path)
 
 
+@pytest.mark.parametrize("blocks", ["ABC", "CB"])
+def test_learned_layers_alone_say_the_block_order(tmp_path, blocks):
+    rows = make_layer_table("p3d_resnet14", num_classes=2, head="fc", blocks=blocks)
+    blobs = random_blobs(rows)
+    learned = [row for row in rows if row.name in blobs]
+    layers = [layer(r.name, r.type, blobs[r.name], bottoms=r.bottoms, tops=[r.top]) for r in learned]
+    (tmp_path / "learned.caffemodel").write_bytes(net("x", layers))
+    kinds = [
+        getattr(load_model("auto", tmp_path / "learned.caffemodel"), stage)[0].kind
+        for stage in ("res2", "res3", "res4")
+    ]
+    assert kinds == [blocks[i % len(blocks)] for i in range(3)]
+
+
 def test_without_connections_the_order_is_assumed(p3d, tmp_path):
     _, rows, blobs = p3d
     (tmp_path / "bare.caffemodel").write_bytes(

@@ -302,7 +302,8 @@ def _kinds(file: CaffeModel, slots: dict[str, Slot]) -> str | None:
         if not into_t or not into_c:
             return None
         a, s, t = ({f"{kind}{block}_branch2{part}" for kind in ("res", "bn")} for part in ("a", "b", "b_t"))
-        added = len(set(reads.get(into_c[0], ())) & (s | t)) == 2  # c reads a layer that reads S and T
+        # c reads a layer that reads S and T; a file of learned layers alone lacks it
+        added = into_c[0] not in t and (into_c[0] not in reads or len(set(reads[into_c[0]]) & (s | t)) == 2)
         if into_t[0] in s and (added or into_c[0] in t):
             kinds[int(stage[3:]), int(number)] = "C" if added else "A"
         elif into_t[0] in a and added:

@@ -71,7 +71,7 @@ def _reason(path: Path, error: str) -> str:
         head = file.read(512)
     if head[257:262] == b"ustar":
         return "is a tar archive; unpack it and give the file in it"
-    if head[:2] == b"PK":
+    if head[:2] == b"PK" and "Unsupported operand" not in error:  # that is also what a newer pickle protocol has
         damaged = "is damaged; copy or download it again"
         try:
             with zipfile.ZipFile(path) as archive:
@@ -79,7 +79,10 @@ def _reason(path: Path, error: str) -> str:
         except Exception:  # a damaged directory of an archive also ends in whatever it likes
             return damaged
         return damaged if ours else "is an archive of something else; unpack it and give the file in it"
-    return "is damaged or was not written by torch.save; copy or download it again, or save model.state_dict() anew"
+    return (
+        "is damaged or was not written by torch.save in its usual protocol; copy or download it again, "
+        "or save model.state_dict() anew"
+    )
 
 
 def state_arrays(content: object, name: str) -> Arrays:
