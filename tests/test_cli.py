@@ -72,13 +72,8 @@ def test_models(capsys):
     row, published = [line.split() for line in out.splitlines() if line.startswith("p3d_resnet50 ")]
     assert row == ["p3d_resnet50", "25,132,581", "100.5", "95.9", "16.9", "16x160x160"]
     assert published == ["p3d_resnet50", "101", "100.5", "95.9", "98", "not", "equal", "P3D", "paper,", "Table", "1"]
-    assert [line.split()[:5] for line in out.splitlines() if line.startswith("c3d ")][1] == [
-        "c3d",
-        "487",
-        "320.0",
-        "305.1",
-        "321",
-    ]
+    c3d = [line.split()[:5] for line in out.splitlines() if line.startswith("c3d ")][1]
+    assert c3d == ["c3d", "487", "320.0", "305.1", "321"]
     for name in pseudo3d.list_models():
         assert f"\n{name} " in out
 
