@@ -7,8 +7,9 @@ PYTEST = .venv/bin/python -m pytest -q
 demo: .venv/.installed
 	.venv/bin/p3d demo --out runs/demo
 
+# Side by side, and one thread each: tiny networks are no faster with more, and far slower beside other work.
 test: .venv/.installed-dev
-	$(PYTEST) -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-slow: .venv/.installed-dev
 	$(PYTEST) -m slow
