@@ -79,13 +79,19 @@ def _c3d(arch: Architecture) -> C3D:
     _check_no_blocks(arch)
     if arch.style != "caffe":
         raise Pseudo3dError(f"{arch.name}: style {arch.style!r} is of ResNets; leave it out, or use 'caffe'")
+    preprocessing = c3d_preprocessing(arch.in_channels)
+    return C3D(arch.num_classes, in_channels=arch.in_channels, dropout=arch.dropout, preprocessing=preprocessing)
+
+
+def c3d_preprocessing(in_channels: int) -> Preprocessing:
+    """What the C3D release expects of its clips, with the channel means of its mean volume.
+
+    Example:
+        >>> c3d_preprocessing(3).mean, c3d_preprocessing(2).mean
+        ((90.25, 97.66, 101.41), (128.0, 128.0))
+    """
     preprocessing = Preprocessing(num_frames=CLIP[0], resize=FRAME, crop=CLIP[1:], mean=MEAN_BGR)
-    return C3D(
-        arch.num_classes,
-        in_channels=arch.in_channels,
-        dropout=arch.dropout,
-        preprocessing=_preprocessing(arch.style, arch.in_channels, preprocessing),
-    )
+    return _preprocessing("caffe", in_channels, preprocessing)
 
 
 def _check_no_blocks(arch: Architecture) -> None:

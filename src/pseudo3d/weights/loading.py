@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudo3d.errors import Pseudo3dError, first_few
-from pseudo3d.models import VideoModel, create_model
+from pseudo3d.models import VideoModel, c3d_preprocessing, create_model
 from pseudo3d.models.blocks import Bottleneck, Style
 from pseudo3d.models.c3d import C3D
 from pseudo3d.preprocessing import Preprocessing
@@ -252,7 +252,7 @@ def _preprocessing(model: VideoModel, weights: Weights) -> Preprocessing:
         }
         return replace(own, **numbers)
     if isinstance(model, C3D) and weights.kind == "caffe c3d":
-        return create_model("c3d", num_classes=1, in_channels=len(own.mean)).preprocessing
+        return c3d_preprocessing(len(own.mean))
     if weights.numbers is not None and len(own.mean) == 3:
         if weights.kind == "port":
             return own  # both styles it can be for have theirs
