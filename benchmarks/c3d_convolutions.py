@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudo3d.models.c3d import _CONVOLUTIONS, CLIP
+from pseudo3d.models.c3d import CLIP, CONVOLUTIONS
 
 BATCH = 4
 Filters = list[tuple[Tensor, Tensor]]
@@ -15,7 +15,7 @@ Filters = list[tuple[Tensor, Tensor]]
 def conv3d(clips: Tensor, filters: Filters) -> Tensor:
     """As ``C3D`` does it; the memory format is that of ``clips`` and ``filters``."""
     x = clips
-    for (weight, bias), (_, _, window) in zip(filters, _CONVOLUTIONS, strict=True):
+    for (weight, bias), (_, _, window) in zip(filters, CONVOLUTIONS, strict=True):
         x = F.relu(F.conv3d(x, weight, bias, padding=1), inplace=True)
         if window is not None:
             x = F.max_pool3d(x, window, window, ceil_mode=True)
@@ -26,7 +26,7 @@ def sums_of_conv2d(clips: Tensor, filters: list[tuple[list[Tensor], Tensor]]) ->
     """One 2-D convolution for each of the three steps, on channels-last frames whose first axis is (T, N)."""
     n, c, t, h, w = clips.shape
     x = clips.permute(2, 0, 3, 4, 1).reshape(t * n, h, w, c).permute(0, 3, 1, 2)
-    for (taps, bias), (_, _, window) in zip(filters, _CONVOLUTIONS, strict=True):
+    for (taps, bias), (_, _, window) in zip(filters, CONVOLUTIONS, strict=True):
         y = F.conv2d(x, taps[1], bias, padding=1)
         y[n:] += F.conv2d(x[:-n], taps[0], padding=1)
         y[:-n] += F.conv2d(x[n:], taps[2], padding=1)
@@ -42,7 +42,7 @@ def main() -> None:
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.bfloat16):
         clips, filters, channels = torch.randn(BATCH, 3, *CLIP).to(dtype), [], 3
-        for _, width, _ in _CONVOLUTIONS:
+        for _, width, _ in CONVOLUTIONS:
             weight = torch.randn(width, channels, 3, 3, 3) * (2 / (27 * channels)) ** 0.5
             filters.append((weight.to(dtype), torch.zeros(width, dtype=dtype)))
             channels = width

@@ -66,12 +66,14 @@ def machine() -> dict[str, str]:
     }
 
 
-def write(out: Path, name: str, title: str, body: str, results: dict[str, Any], **versions: str) -> None:
+def write(
+    out: Path, name: str, title: str, body: str, results: dict[str, Any], *, precision: str = "float32", **versions: str
+) -> None:
     """``name``.md and ``name``.json into the folder ``out``; the Markdown on standard output too."""
     about = machine() | versions
     command = f"python benchmarks/{name}.py {' '.join(sys.argv[1:])}"
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
-    text = f"# {title}\n\nWritten by\n\n    {command}\n\n({facts}; float32).\n\n{body.rstrip()}\n"
+    text = f"# {title}\n\nWritten by\n\n    {command}\n\n({facts}; {precision}).\n\n{body.rstrip()}\n"
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / f"{name}.md", text)
     files.write_text(

@@ -10,7 +10,7 @@ import torch
 from tiny import p3d, slim_c3d, small_config, write_two_classes
 from videos import write_video
 
-import pseudo3d.features.encoder as encoder_module
+import pseudo3d.features.networks as networks_module
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, from_pretrained, save_pretrained
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.evaluation.protocols import score_videos
@@ -221,7 +221,7 @@ def test_the_config_leaves_c3d_its_size():
 @pytest.fixture
 def slim_everywhere(monkeypatch):
     """``--model c3d --weights random`` is the slim network: the commands do the same with it."""
-    monkeypatch.setattr(encoder_module, "create_model", lambda name: slim_c3d(5))
+    monkeypatch.setattr(networks_module, "create_model", lambda name: slim_c3d(5))
 
 
 def test_sliding_clips_and_what_the_record_says(slim_everywhere, video):
@@ -230,7 +230,7 @@ def test_sliding_clips_and_what_the_record_says(slim_everywhere, video):
         told = encoder.describe()
     assert (told["sampler"], told["clips"]) == ("sliding", "every 8 frames")
     (result,) = encoder.encode_many([video])
-    assert result.starts == (0, 8, 16, 24)
+    assert result.facts.starts == (0, 8, 16, 24)
     loaded = load_clips(video, encoder.network.preprocessing, sampler="sliding")
     each = ClipRunner(slim_c3d(5), **FP32)(list(loaded.frames), ("fc6",))["fc6"]
     assert result.layers["fc6"].shape == (256,)

@@ -94,7 +94,8 @@ class TestAtTheFinalSize:
     def test_the_network_itself_sees_these_numbers(self, tmp_path):
         frames = noise(16, 162, 216)
         path = stored(tmp_path, frames)
-        runner = ClipRunner(create_model("p3d_resnet14", num_classes=2), device="cpu", dtype="float32", batch_size=1)
+        runner = ClipRunner(create_model("p3d_resnet14", num_classes=2), device="cpu", dtype="float32", batch_size=1,
+                            engine="eager")  # fmt: skip
         seen = []
         runner.model.stem.register_forward_pre_hook(lambda _stem, inputs: seen.append(inputs[0]))
         runner(list(load_clips(path, runner.preprocessing, clips=1).frames), ("res2",))

@@ -107,17 +107,17 @@ def test_extract_goes_on_where_it_stopped(tmp_path, weights, store, two_classes,
 
     real = module.StoreWriter.add
 
-    def add(self, row):
+    def add(self, row, **more):
         if len(self.done) == 5:
             raise KeyboardInterrupt
-        real(self, row)
+        real(self, row, **more)
 
     args = ("extract", two_classes, "--weights", weights, "--out", tmp_path / "s", *QUICK)
     with monkeypatch.context() as patch:
         patch.setattr(module.StoreWriter, "add", add)
         code, _, err = p3d(capsys, *args)
     assert code == 130
-    assert err == ["p3d extract: stopped; what was written so far is whole"]
+    assert err == ["p3d extract: stopped after 5 of 12 videos; run the same command again to go on"]
     assert len(FeatureStore(tmp_path / "s")) == 5
     code, out, _ = p3d(capsys, *args)
     assert code == 0

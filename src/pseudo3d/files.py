@@ -1,6 +1,7 @@
 """Files written so that nobody ever sees half of one: aside, flushed, then renamed; and what tells files apart."""
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -8,10 +9,15 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary name beside ``path``; what is written there takes its place when the block ends well.
 
     On any error the temporary file is removed and what stood at ``path`` before is untouched.
+
+    Args:
+        path: the file; its folder must exist.
+        flush: wait until the content and the new name are on the disk, so that a power cut finds the old file or the
+            new one. False for thousands of files that can be made again.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
@@ -29,11 +35,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
+        if flush:
+            flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # "not on this file system"; anything else is an error
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,13 +1,19 @@
+import hashlib
+import os
+import re
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from reference import randomise
 from videos import gradient, write_video
 
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, save_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
-from pseudo3d.features.extract import extract
+from pseudo3d.features.extract import Progress, estimate, extract
+from pseudo3d.features.store import SourceFile
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +21,7 @@ def encoder(tmp_path_factory):
     model = randomise(create_model("resnet14", num_classes=2)).eval()
     model.preprocessing = model.preprocessing.with_size(32)
     folder = save_pretrained(model, tmp_path_factory.mktemp("weights") / "net")
-    return VideoEncoder(weights=folder, clips=3, device="cpu", dtype="float32")
+    return VideoEncoder(weights=folder, clips=3, device="cpu", dtype="float32", workers=0)
 
 
 @pytest.fixture
@@ -50,32 +56,188 @@ def test_rows_carry_labels_splits_groups_and_features(encoder, samples, tmp_path
     assert list(report.failures) == ["broken.mkv"]
     assert store.failures == report.failures
     assert report.failures["broken.mkv"].startswith(str(tmp_path / "broken.mkv"))
-    assert len(calls) == 4
-    assert [call for call in calls if call] == list(report.failures.values())
+    assert [call.clips for call in calls if call.error is None] == [3, 3, 3]
+    assert [call for call in calls if call.error] == [Progress(report.failures["broken.mkv"], 0)]
+    assert report.clips == 9
+    assert [store.sources[i] for i in range(3)] == [
+        SourceFile(path.stat().st_size, path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in (tmp_path / "a.mkv", tmp_path / "b.mkv", tmp_path / "c.mkv")
+    ]
 
 
-def test_the_second_call_does_nothing_but_retry_failures(encoder, samples, tmp_path, monkeypatch):
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the videos that are handed out to be decoded, as they are."""
+    names = []
+    inner = VideoEncoder.encode_unordered
+
+    def spy(self, paths, **more):
+        def noted():
+            for index, path in paths:
+                names.append(path.name)
+                yield index, path
+
+        return inner(self, noted(), **more)
+
+    monkeypatch.setattr(VideoEncoder, "encode_unordered", spy)
+    return names
+
+
+def test_the_second_call_does_nothing(encoder, samples, tmp_path, read):
     extract(encoder, samples, tmp_path / "s")
     part = tmp_path / "s/part-00000.parquet"
     before = part.read_bytes()
-    read = []
-    inner = VideoEncoder.encode_many
-
-    def spy(self, paths, **more):
-        paths = list(paths)
-        read.extend(path.name for path in paths)
-        return inner(self, paths, **more)
-
-    monkeypatch.setattr(VideoEncoder, "encode_many", spy)
-    report = extract(encoder, samples, tmp_path / "s")
-    assert read == ["broken.mkv"]
+    read.clear()
+    todo = []
+    report = extract(encoder, samples, tmp_path / "s", on_start=todo.append)
+    assert read == []
     assert (report.encoded, report.already_done, list(report.failures)) == (0, 3, ["broken.mkv"])
+    assert (len(todo[0].videos), todo[0].done, todo[0].failed) == (0, 3, 1)
     assert part.read_bytes() == before
+
+
+def test_failed_videos_are_tried_again_when_asked_or_changed(encoder, samples, tmp_path, read):
+    extract(encoder, samples, tmp_path / "s")
+    read.clear()
+    report = extract(encoder, samples, tmp_path / "s", retry_failed=True)
+    assert read == ["broken.mkv"]
+    assert (report.encoded, list(report.failures)) == (0, ["broken.mkv"])
+    read.clear()
     write_video(tmp_path / "broken.mkv", [gradient(32, 48)] * 4)  # repaired
     report = extract(encoder, samples, tmp_path / "s")
+    assert read == ["broken.mkv"]
     assert (report.encoded, report.already_done, report.failures) == (1, 3, {})
     assert FeatureStore(tmp_path / "s").videos == ["a.mkv", "b.mkv", "broken.mkv", "c.mkv"]
     assert FeatureStore(tmp_path / "s").failures == {}
+
+
+def test_a_replaced_video_is_done_again(encoder, samples, tmp_path, read):
+    extract(encoder, samples, tmp_path / "s")
+    old = FeatureStore(tmp_path / "s").features()
+    os.utime(tmp_path / "a.mkv", ns=(1, 1))  # touched, or copied: the content is what it was
+    write_video(tmp_path / "c.mkv", [np.roll(gradient(32, 48), 40, axis=0)] * 9)
+    read.clear()
+    todo = []
+    report = extract(encoder, samples, tmp_path / "s", on_start=todo.append)
+    assert read == ["c.mkv"]
+    assert todo[0].changed == {"c.mkv"}
+    assert (report.encoded, report.already_done) == (1, 2)
+    store = FeatureStore(tmp_path / "s")
+    assert store.videos == ["a.mkv", "b.mkv", "c.mkv"]
+    assert np.array_equal(store.features()[:2], old[:2])
+    assert np.array_equal(store.features()[2], encoder.encode(tmp_path / "c.mkv"))
+
+
+def test_a_replaced_video_that_fails_leaves_no_old_row(encoder, samples, tmp_path):
+    extract(encoder, samples, tmp_path / "s")
+    (tmp_path / "c.mkv").write_bytes(b"no video any more")
+    report = extract(encoder, samples, tmp_path / "s")
+    assert sorted(report.failures) == ["broken.mkv", "c.mkv"]
+    assert FeatureStore(tmp_path / "s").videos == ["a.mkv", "b.mkv"]
+
+
+def test_a_video_that_changes_while_it_is_read_fails(encoder, samples, tmp_path, monkeypatch):
+    inner = VideoEncoder.encode_unordered
+
+    def spy(self, paths, **more):
+        for index, result in inner(self, paths, **more):
+            if result.path.name == "a.mkv":
+                with result.path.open("ab") as file:
+                    file.write(b"more")
+            yield index, result
+
+    monkeypatch.setattr(VideoEncoder, "encode_unordered", spy)
+    report = extract(encoder, samples, tmp_path / "s")
+    assert re.search(r"a\.mkv: changed while it was read; run the same command again", report.failures["a.mkv"])
+    monkeypatch.undo()
+    assert list(extract(encoder, samples, tmp_path / "s").failures) == ["broken.mkv"]  # it has changed: tried again
+
+
+def test_a_run_that_goes_on_runs_as_the_first_one(encoder, samples, tmp_path):
+    weights = encoder.weights
+    first = VideoEncoder(
+        weights=weights, clips=3, device="cpu", dtype="float32", batch_size=3, engine="eager", workers=0
+    )
+    extract(first, replace(samples, samples=samples.samples[:1]), tmp_path / "s")
+    later = VideoEncoder(weights=weights, clips=3, workers=0)
+    extract(later, samples, tmp_path / "s")
+    assert {**later.runner_.describe()} == {
+        "engine": "eager", "device": "cpu", "dtype": "float32", "batch_size": 3, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    assert (later.engine, later.batch_size) == ("auto", None)  # the arguments stay what they were
+    extract(first, samples, tmp_path / "whole")
+    assert np.array_equal(FeatureStore(tmp_path / "s").features(), FeatureStore(tmp_path / "whole").features())
+    other = VideoEncoder(weights=weights, clips=3, batch_size=2, workers=0)
+    with pytest.raises(Pseudo3dError, match=r"made with another batch_size \(3, now 2\); give a new folder for --out"):
+        extract(other, samples, tmp_path / "s")
+
+
+def test_threads_are_those_of_the_first_run(encoder, samples, tmp_path, one_thread):
+    extract(encoder, replace(samples, samples=samples.samples[:1]), tmp_path / "s")
+    torch.set_num_threads(2)
+    extract(VideoEncoder(weights=encoder.weights, clips=3, workers=0), samples, tmp_path / "s")
+    assert torch.get_num_threads() == 1
+
+
+def test_other_versions_go_on_with_a_word(encoder, samples, tmp_path, caplog):
+    extract(encoder, samples, tmp_path / "s")
+    path = tmp_path / "s/store.json"
+    told = path.read_text()
+    assert f'"torch": "{torch.__version__}"' in told
+    path.write_text(told.replace(f'"torch": "{torch.__version__}"', '"torch": "2.11.0"'))
+    report = extract(encoder, samples, tmp_path / "s", retry_failed=True)
+    assert report.already_done == 3
+    assert "made with other software (torch 2.11.0 then, " in caplog.text
+    assert FeatureStore(tmp_path / "s").info["made_with"]["torch"] == "2.11.0"
+
+
+def test_clips_of_their_own(encoder, samples, tmp_path):
+    long = write_video(tmp_path / "long.mkv", [np.roll(gradient(32, 48), 5 * t, axis=1) for t in range(50)], fps=10)
+    dense = VideoEncoder(
+        weights=encoder.weights, sampler="sliding", stride=10, device="cpu", dtype="float32", workers=0
+    )
+    frames = dense.load().plan_.preprocessing.num_frames
+    extract(dense, SampleList(tmp_path, (Sample("long.mkv"),)), tmp_path / "s", per_clip=True)
+    store = FeatureStore(tmp_path / "s")
+    starts, times = store.timeline("long.mkv")
+    expected = [*range(0, 50 - frames + 1, 10)]
+    expected += [50 - frames] if expected[-1] != 50 - frames else []
+    assert starts.tolist() == expected
+    assert np.allclose(times, starts / 10)
+    clips = store.clip_features("long.mkv")
+    assert clips.shape == (len(starts), 2048)
+    assert np.allclose(clips.mean(axis=0), store.features()[0], rtol=1e-6, atol=1e-7)
+    assert np.allclose(store.features()[0], dense.encode(long), rtol=1e-6, atol=1e-7)  # added up as the clips come
+
+
+def test_ctrl_c_finishes_the_batch_in_hand(encoder, samples, tmp_path, monkeypatch):
+    inner = type(encoder.load().runner_).compute
+    computed = []
+
+    def compute(self, batch, layers):
+        if not computed:
+            signal.raise_signal(signal.SIGINT)
+        result = inner(self, batch, layers)
+        computed.append(len(batch))
+        return result
+
+    monkeypatch.setattr(type(encoder.runner_), "compute", compute)
+    with pytest.raises(KeyboardInterrupt):
+        extract(encoder, samples, tmp_path / "s")
+    assert len(computed) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(FeatureStore(tmp_path / "s")) < 3
+    extract(encoder, samples, tmp_path / "s")
+    assert FeatureStore(tmp_path / "s").videos == ["a.mkv", "b.mkv", "c.mkv"]
+
+
+def test_an_estimate(encoder, samples, tmp_path):
+    paths = [tmp_path / name for name in ("a.mkv", "broken.mkv", "c.mkv")]
+    about = estimate(encoder, paths * 10, ("pool5",))
+    assert (about.clips, about.tried) == (3.0, 3)
+    assert about.seconds == pytest.approx(30 * (about.network_s + about.decode_s / torch.get_num_threads()))
+    assert estimate(encoder, [tmp_path / "broken.mkv"], ("pool5",)) is None
+    assert estimate(encoder, [], ("pool5",)) is None
 
 
 def test_a_run_that_was_cut_ends_with_the_same_numbers(encoder, samples, tmp_path):

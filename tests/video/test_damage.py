@@ -9,6 +9,8 @@ import pytest
 from videos import damaged, ffmpeg, flat, numbered, numbers, write_video
 
 from pseudo3d.errors import VideoError
+from pseudo3d.preprocessing import Preprocessing
+from pseudo3d.video.clips import load_clips
 from pseudo3d.video.decode import count_frames, probe, read_clips, read_video
 from pseudo3d.video.sampling import sample_clips
 
@@ -59,11 +61,15 @@ class TestDamage:
         assert not caplog.records
 
 
+def clips_of(path):
+    return load_clips(path, Preprocessing())
+
+
 class TestErrors:
     """Each is one line that begins with the path, from every function."""
 
     def check(self, path, words):
-        for function in (probe, count_frames, read_video, lambda p: read_clips(p, sample_clips)):
+        for function in (probe, count_frames, read_video, lambda p: read_clips(p, sample_clips), clips_of):
             with pytest.raises(VideoError, match=words) as caught:
                 function(path)
             assert str(caught.value).startswith(f"{path}: ")
@@ -121,7 +127,8 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("size", "words"),
         [
-            ((60000, 50000), "gives no frame size, or one over the limit of 268435456 pixels"),
+            ((60000, 50000), "gives no frame size, or one over the limit of 134217728 pixels"),
+            ((30000, 30000), "gives no frame size, or one over the limit of 134217728 pixels"),
             ((20000, 40), "frames of 20000x40 are larger than the limit of 16384 a side"),
         ],
     )

@@ -42,8 +42,8 @@ class TestFrames:
 
     def test_only_asked_frames_are_converted_and_decoding_stops(self, bars, monkeypatch):
         converted = []
-        original = decode._converted
-        monkeypatch.setattr(decode, "_converted", lambda *a: converted.append(1) or original(*a))
+        original = decode.converted
+        monkeypatch.setattr(decode, "converted", lambda *a: converted.append(1) or original(*a))
         seen = []
         original_decode = decode.decode_frames
 
@@ -138,8 +138,8 @@ class TestReadClips:
 
     def test_every_frame_is_converted_once_and_clips_share_memory(self, bars, monkeypatch):
         converted = []
-        original = decode._converted
-        monkeypatch.setattr(decode, "_converted", lambda *a: converted.append(1) or original(*a))
+        original = decode.converted
+        monkeypatch.setattr(decode, "converted", lambda *a: converted.append(1) or original(*a))
         sampled = read_clips(bars, lambda n: sample_clips(n, 20, 16), threads=1)
         assert len(converted) == 40
         assert np.shares_memory(sampled.clips[0].frames, sampled.clips[1].frames)

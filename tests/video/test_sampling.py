@@ -104,12 +104,12 @@ def test_short_videos_are_looped_in_order():
 def test_registry_names_deterministic_samplers_of_one_signature():
     assert set(SAMPLERS) == {"uniform", "authors", "sliding"}
     for name in ("uniform", "authors"):
-        assert SAMPLERS[name](100, 3, 16).shape == (3, 16)
+        assert SAMPLERS[name](100, 3, 16, 8).shape == (3, 16)
 
 
 @given(FRAMES, CLIPS)
 def test_the_registered_sliding_sampler_is_c3ds_whatever_the_number_of_clips(num_frames, clips):
-    indices = SAMPLERS["sliding"](num_frames, clips, 16)
+    indices = SAMPLERS["sliding"](num_frames, clips, 16, 8)
     check_common(indices, num_frames, 16)
     last = max(0, num_frames - 16)
     assert indices[:, 0].tolist() == [*range(0, last, 8), last]

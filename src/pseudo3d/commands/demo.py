@@ -190,7 +190,7 @@ def _draw(out: Path, names: list[str]) -> None:
 
     stores = [FeatureStore(out / "features" / name) for name in names]
     test = np.flatnonzero([split == "test" for split in stores[0].splits])
-    panels = [(store.folder.name, tsne(store.features()[test])) for store in stores]
+    panels = [(store.name, tsne(store.features()[test])) for store in stores]
     save_figure(plot_embedding(panels, [stores[0].labels[i] for i in test]), out / "tsne")
 
 

@@ -20,7 +20,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def evaluate(
-    store: tyro.conf.Positional[Path],
+    store: tyro.conf.Positional[str],
     /,
     *,
     layer: str = "pool5",
@@ -38,12 +38,12 @@ def evaluate(
     Example: p3d evaluate features
 
     Args:
-        store: a folder that p3d extract wrote.
+        store: a folder that p3d extract wrote, or its URL (s3://bucket/features).
         layer: which features.
         groups: file of `path group` lines, when the store does not know the sources.
         folds: of the cross-validation.
         c: the SVM's constant (the paper states none; 1 is ours).
-        out: where results go; STORE/evaluation unless given.
+        out: folder of the results; STORE/evaluation unless given.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.features.store import FeatureStore
@@ -54,7 +54,9 @@ def evaluate(
     if len(features) == 0:
         raise Pseudo3dError(f"{store}: holds no features ({len(features.failures)} videos failed); extract some first")
     result = _judge(features, layer, groups, folds, c)
-    out = store / "evaluation" if out is None else out
+    if out is None and "://" in store:
+        raise Pseudo3dError(f"{store}: results go into a folder of this machine; name it with --out")
+    out = Path(store) / "evaluation" if out is None else out
     _write(result, out, layer, c, failed=len(features.failures))
     _print(result, out, c, failed=len(features.failures))
     return 0

@@ -1,7 +1,10 @@
 """``p3d extract``."""
 
+import contextlib
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,8 +12,8 @@ import tyro
 
 if TYPE_CHECKING:
     from pseudo3d.data.annotations import SampleList
-    from pseudo3d.features.encoder import VideoEncoder
-    from pseudo3d.features.extract import ExtractReport
+    from pseudo3d.features.encoding import Encoder
+    from pseudo3d.features.extract import Todo
 
 
 def run(args: Sequence[str]) -> int:
@@ -25,21 +28,32 @@ def extract(
     /,
     *,
     weights: str,
-    out: Path,
+    out: str,
     model: str = "auto",
     class_names: Path | None = None,
     layers: str = "pool5",
+    per_clip: tyro.conf.FlagCreatePairsOff[bool] = False,
     clips: int = 20,
     sampler: Literal["uniform", "authors", "sliding"] = "uniform",
+    stride: int | None = None,
     groups: Path | None = None,
+    format: Literal["parquet", "npy", "csv"] = "parquet",
+    retry_failed: tyro.conf.FlagCreatePairsOff[bool] = False,
+    wait: tyro.conf.FlagCreatePairsOff[bool] = False,
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
+    engine: Literal["auto", "fused", "eager", "compile", "graph", "openvino"] = "auto",
     batch_size: int | None = None,
+    workers: int | None = None,
+    timeout: float = 60.0,
+    memory: float = 2.0,
 ) -> int:
     """Write one representation of each video into a store: activations averaged over clips.
 
-    The same command again goes on where it stopped. Labels and splits are taken from folders
-    (class/file or split/class/file), from a `path label` list (.txt) or from a CSV with a header.
+    The same command again goes on where it stopped, however it stopped; a video that has changed since is done again.
+    Labels and splits are taken from folders (class/file or split/class/file), from a `path label` list (.txt) or from
+    a CSV with a header. Ctrl-C finishes the batch in hand.
 
     Example: p3d extract my_videos/ --weights runs/first/checkpoints/best --out features
 
@@ -47,46 +61,143 @@ def extract(
         videos: files, a folder, or a list (.txt, .csv).
         weights: a pretrained folder, a weights file of any known kind, "imagenet", "hf:owner/name", or "random" (an
             untrained network: noise).
-        out: the store's folder.
+        out: the store: a folder, or a URL of any fsspec file system (s3://bucket/features).
         model: name of the network (see p3d models); auto is the one that the weights are of, a 2-D ResNet as P3D.
         class_names: file with one class name a line, for weights that do not carry them (.caffemodel).
-        layers: activations to keep, e.g. pool5,prob. The C3D paper's representation is fc6.
+        layers: activations to keep, e.g. pool5,prob,res5,res4. The C3D paper's representation is fc6.
+        per_clip: keep those of every clip too, with its time.
         clips: clips of each video, spread evenly; not looked at with --sampler sliding.
         sampler: where clips start; sliding: every 8 frames, as many as the video has (the C3D paper's).
+        stride: a clip every so many frames, and its features with its time: a timeline of each video. The same as
+            --sampler sliding --per-clip with another stride than 8.
         groups: file of `path group` lines: what comes from one source.
+        format: also write files into the store's folder: a .npy for each video, or one .csv.
+        retry_failed: try again the videos that failed before.
+        wait: for another process that writes to this store.
+        dry_run: only say what would be done and how long it should take.
         device: auto, cpu, cuda, mps.
-        dtype: precision; auto is bfloat16 where the hardware has it.
+        dtype: precision; auto is bfloat16 where the hardware has it. float16 is for GPUs, int8 for processors.
+        engine: how the network runs; auto is the one that is done first, the time to get ready included.
         batch_size: clips in a batch.
+        workers: processes that decode; 0 to decode in this one, without limits.
+        timeout: seconds without a sign of life after which a decoder is stopped and its video has failed.
+        memory: limit for each decoder, GiB.
     """
-    from pseudo3d.commands.output import report_failures
+    from pseudo3d.commands.encoders import started_encoder
     from pseudo3d.data.collect import collect_samples
-    from pseudo3d.features.encoder import VideoEncoder
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.video.sampling import SLIDING_STRIDE
 
+    if format != "parquet" and "://" in out:
+        raise Pseudo3dError(f"--format {format} writes files, and {out} is no folder of this machine; leave it out")
     samples = collect_samples(videos, groups=groups)
-    encoder = VideoEncoder(
-        model, weights=weights, clips=clips, sampler=sampler, device=device, dtype=dtype, batch_size=batch_size,
-        class_names=class_names,
-    ).load()  # fmt: skip
-    started = time.perf_counter()
-    report = _run(encoder, samples, out, tuple(name.strip() for name in layers.split(",") if name.strip()))
-    seconds = time.perf_counter() - started
-    before = f", {report.already_done} were there before" if report.already_done else ""
-    print(f"{out}: {report.encoded} videos, {report.clips} clips in {seconds:.1f} s{before}")
-    return report_failures(report.failures, report.encoded + report.already_done)
+    if stride is not None:
+        sampler, per_clip = "sliding", True
+    with started_encoder(
+        model=model, weights=weights, clips=clips, sampler=sampler, stride=stride or SLIDING_STRIDE, device=device,
+        dtype=dtype, engine=engine, batch_size=batch_size, class_names=class_names, workers=workers, timeout=timeout,
+        memory=memory,
+    ) as encoder:  # fmt: skip
+        wanted = tuple(name.strip() for name in layers.split(",") if name.strip())
+        job = _Job(encoder, samples, out, wanted, per_clip, retry_failed, wait)
+        if dry_run:
+            return job.say()
+        code = job.run()
+        if format != "parquet":
+            job.export(format)
+        return code
 
 
-def _run(encoder: "VideoEncoder", samples: "SampleList", out: Path, layers: tuple[str, ...]) -> "ExtractReport":
-    """The extraction behind a progress bar."""
-    from pseudo3d.commands.output import progress_bar
-    from pseudo3d.features.extract import extract as run_extraction
+@dataclass(frozen=True)
+class _Job:
+    """One extraction, as a person asked for it."""
 
-    with progress_bar() as bar:
-        task = bar.add_task("extracting", total=len(samples), note="")
-        failed = 0
+    encoder: "Encoder"
+    samples: "SampleList"
+    out: str
+    layers: tuple[str, ...]
+    per_clip: bool
+    retry_failed: bool
+    wait: bool
 
-        def on_video(error: str | None) -> None:
-            nonlocal failed
-            failed += error is not None
-            bar.update(task, advance=1, note=f"{failed} failed" if failed else "")
+    def run(self) -> int:
+        """Extract behind a progress bar, and say what came of it."""
+        from pseudo3d.commands.output import report_failures
+        from pseudo3d.commands.progress import ExtractionProgress, duration
+        from pseudo3d.features.extract import Progress, Todo, extract
 
-        return run_extraction(encoder, samples, out, layers=layers, on_video=on_video)
+        started = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            bars: list[ExtractionProgress] = []
+
+            def on_start(todo: Todo) -> None:
+                self._say_how(todo)
+                bars.append(stack.enter_context(ExtractionProgress(len(todo.videos))))
+
+            def on_video(progress: Progress) -> None:
+                bars[0].advance(progress.clips, progress.error is not None)
+
+            try:
+                report = extract(
+                    self.encoder, self.samples, self.out, layers=self.layers, per_clip=self.per_clip,
+                    retry_failed=self.retry_failed, wait=self.wait, on_start=on_start, on_video=on_video,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                done = f" after {bars[0].videos} of {bars[0].total} videos" if bars else ""
+                print(f"p3d extract: stopped{done}; run the same command again to go on", file=sys.stderr)
+                return 130
+        seconds = time.perf_counter() - started
+        before = f", {report.already_done} were there before" if report.already_done else ""
+        print(f"{self.out}: {report.encoded} videos, {report.clips} clips in {duration(seconds)}{before}")
+        if report.damaged:
+            print(f"{report.damaged} of them are damaged in part (column `damaged`)")
+        return report_failures(report.failures, report.encoded + report.already_done)
+
+    def say(self) -> int:
+        """What a run would do, and about how long it would take; nothing is written."""
+        from pseudo3d.commands.progress import duration
+        from pseudo3d.features.extract import estimate, find_todo
+        from pseudo3d.features.store import FeatureStore, read_info
+
+        done, failed = {}, {}
+        if read_info(self.out) is not None:
+            store = FeatureStore(self.out)
+            done = dict(zip(store.videos, store.sources, strict=True))
+            failed = store.failed
+        todo = find_todo(done, failed, self.samples, retry_failed=self.retry_failed)
+        self.encoder.load(self.encoder.clips * len(todo.videos)).check_layers(self.layers)
+        self._say_how(todo)
+        about = estimate(self.encoder, [self.samples.root / sample.path for sample in todo.videos], self.layers)
+        if about is not None:
+            print(
+                f"{about.clips:.0f} clips a video: {about.decode_s:.2f} s of decoding, {about.network_s:.2f} s of the "
+                f"network ({about.tried} tried); all of them in about {duration(about.seconds)}"
+            )
+        elif todo.videos:
+            print("no estimate: the videos that were tried cannot be decoded")
+        print(f"{self.out}: nothing was written (--dry-run)")
+        return 0
+
+    def export(self, format: Literal["npy", "csv"]) -> None:
+        """Write the features into files, in the store's folder."""
+        from pseudo3d.features.exports import export_store
+        from pseudo3d.features.store import FeatureStore
+
+        place = Path(self.out) / ("npy" if format == "npy" else "features.csv")
+        count = export_store(FeatureStore(self.out), place, format, layers=self.layers, per_clip=self.per_clip)
+        print(f"{place}: {count} {'files' if format == 'npy' else 'rows'}")
+
+    def _say_how(self, todo: "Todo") -> None:
+        """What is to be done and how the network runs, on the error stream."""
+        runner, workers = self.encoder.runner_, self.encoder.decoders().workers
+        how = runner.describe()
+        counts = [f"{len(todo.videos)} videos to do"]
+        counts += [f"{len(todo.changed)} of them changed since"] if todo.changed else []
+        counts += [f"{todo.done} done before"] if todo.done else []
+        counts += [f"{todo.failed} failed before (--retry-failed tries them again)"] if todo.failed else []
+        print(f"p3d: {', '.join(counts)}", file=sys.stderr)
+        print(
+            f"p3d: {how['dtype']} on {how['device']}, batches of {how['batch_size']}, {workers} decoders; engine "
+            f"{runner.engine.name}: {runner.engine.reason}",
+            file=sys.stderr,
+        )

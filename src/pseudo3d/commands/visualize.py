@@ -14,7 +14,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def visualize(
-    stores: tyro.conf.Positional[tuple[Path, ...]],
+    stores: tyro.conf.Positional[tuple[str, ...]],
     /,
     *,
     out: Path,
@@ -26,7 +26,7 @@ def visualize(
     Example: p3d visualize features --out map        (writes map.png and map.svg)
 
     Args:
-        stores: folders that p3d extract wrote, of the same videos; one map for each.
+        stores: folders that p3d extract wrote, or their URLs, of the same videos; one map for each.
         out: the pictures, without a suffix.
         layer: which features.
         seed: of the map.
@@ -40,10 +40,12 @@ def visualize(
     opened = [FeatureStore(store) for store in stores]
     for store in opened:
         if store.videos != opened[0].videos:
-            raise Pseudo3dError(f"{store.folder} and {opened[0].folder} hold different videos; draw them one by one")
+            raise Pseudo3dError(
+                f"{store.location} and {opened[0].location} hold different videos; draw them one by one"
+            )
         if len(store) < 3:
-            raise Pseudo3dError(f"{store.folder}: {len(store)} videos; a map needs at least 3")
-    panels = [(store.folder.name, tsne(store.features(layer), seed=seed)) for store in opened]
+            raise Pseudo3dError(f"{store.location}: {len(store)} videos; a map needs at least 3")
+    panels = [(store.name, tsne(store.features(layer), seed=seed)) for store in opened]
     out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     for path in save_figure(plot_embedding(panels, opened[0].labels), out):
         print(path)

@@ -1,6 +1,6 @@
 """The paper's test: several clips of each video through the network, their scores averaged (section 4)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import label_indices
 from pseudo3d.evaluation.metrics import hit_at_k
-from pseudo3d.inference import ClipRunner
+from pseudo3d.inference import ClipBatches, ClipRunner
 from pseudo3d.video.clips import load_clips
 
 
@@ -65,14 +65,18 @@ def score_videos(
     if names is not None and tuple(names) != samples.class_names:
         raise ValueError(f"the network's classes are {tuple(names)}, the data's {samples.class_names}, in index order")
 
-    def videos() -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray]]:
-        for i, sample in enumerate(samples.samples):
-            loaded = load_clips(samples.root / sample.path, runner.preprocessing, clips=clips)
-            yield (i, loaded.rows), loaded.frames
-
     prob = np.zeros((len(samples), clips, len(samples.class_names)), np.float32)
-    for (i, rows), features in runner.run(videos(), ("prob",)):
-        prob[i] = features["prob"][rows]
+    batches: ClipBatches[tuple[int, np.ndarray]] = ClipBatches(runner, ("prob",))
+
+    def take(computed: list[tuple[tuple[int, np.ndarray], dict[str, np.ndarray]]]) -> None:
+        for (i, rows), features in computed:
+            prob[i, rows] = features["prob"]
+
+    for i, sample in enumerate(samples.samples):
+        loaded = load_clips(samples.root / sample.path, runner.preprocessing, clips=clips)
+        for number, clip in enumerate(loaded.frames):
+            take(batches.add((i, loaded.rows == number), clip))
         if on_video is not None:
             on_video()
+    take(batches.flush())
     return ClipScores(prob, labels)

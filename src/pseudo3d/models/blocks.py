@@ -13,7 +13,7 @@ processors and has had wrong bf16 results on GPUs.
 from typing import Literal
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 BlockKind = Literal["2D", "A", "B", "C"]
@@ -33,13 +33,13 @@ def frames_to_clip(frames: Float[Tensor, "NT C H W"], num_steps: int) -> Float[T
     return frames.unflatten(0, (-1, num_steps)).transpose(1, 2)
 
 
-def temporal_view(frames: Float[Tensor, "NT C H W"], num_steps: int) -> Float[Tensor, "N C T HW"]:
+def temporal_view(frames: Num[Tensor, "NT C H W"], num_steps: int) -> Num[Tensor, "N C T HW"]:
     """Frames as (N, C, T, H*W), on which a (3, 1) convolution is temporal; free for channels-last frames."""
     nt, c, h, w = frames.shape
     return frames.permute(0, 2, 3, 1).reshape(nt // num_steps, num_steps, h * w, c).permute(0, 3, 1, 2)
 
 
-def spatial_view(clips: Float[Tensor, "N C T HW"], height: int, width: int) -> Float[Tensor, "NT C H W"]:
+def spatial_view(clips: Num[Tensor, "N C T HW"], height: int, width: int) -> Num[Tensor, "NT C H W"]:
     """The inverse of ``temporal_view``."""
     n, c, t, _ = clips.shape
     return clips.permute(0, 2, 3, 1).reshape(n * t, height, width, c).permute(0, 3, 1, 2)

@@ -36,7 +36,7 @@ FRAME = (128, 171)  # height and width of the resized frames that it is cut out 
 MEAN_BGR = (90.25, 97.66, 101.41)  # of the release's mean volume (Sports-1M), channel by channel
 
 # name, filters, window of the pooling that follows
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     ("conv1a", 64, (1, 2, 2)),
     ("conv2a", 128, (2, 2, 2)),
     ("conv3a", 256, None),
@@ -88,7 +88,7 @@ class C3D(nn.Module):
         super().__init__()
         self.preprocessing = preprocessing
         channels = in_channels
-        for name, filters, _ in _CONVOLUTIONS:
+        for name, filters, _ in CONVOLUTIONS:
             self.add_module(name, nn.Conv3d(channels, filters, 3, padding=1))
             channels = filters
         self.fc6 = nn.Linear(channels * 1 * 4 * 4, 4096)
@@ -156,18 +156,18 @@ class C3D(nn.Module):
         check_clips_of_size(clips, self.mean_volume.shape[0], CLIP)
         features: dict[str, Tensor] = {}
         x = clips.contiguous(memory_format=torch.channels_last_3d)
-        for name, _, window in _CONVOLUTIONS:
+        for name, _, window in CONVOLUTIONS:
             x = F.relu(getattr(self, name)(x), inplace=True)
             if window is not None:
                 x = F.max_pool3d(x, window, window, ceil_mode=True)
         features["conv5b"] = x
         if set(layers) != {"conv5b"}:
             with full_precision(x.device):
-                self._classify(x, features, layers)
+                self.classify(x, features, layers)
         return {name: value for name, value in features.items() if name in layers}
 
-    def _classify(self, x: Float[Tensor, "N C 2 7 7"], features: dict[str, Tensor], layers: Sequence[str]) -> None:
-        """Add what comes after conv5b to ``features``, as far as ``layers`` asks for it."""
+    def classify(self, x: Float[Tensor, "N C 2 7 7"], features: dict[str, Tensor], layers: Sequence[str]) -> None:
+        """Add what comes after conv5b, which is ``x``, to ``features``, at least as far as ``layers`` asks for it."""
         deepest = max(self.layers.index(name) for name in layers)
         x = F.max_pool3d(x.float(), 2, 2, ceil_mode=True).flatten(1)  # Caffe's order: C, T, H, W
         features["pool5"] = x

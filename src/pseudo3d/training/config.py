@@ -11,7 +11,6 @@ import tyro
 
 from pseudo3d.data.dataset import Augmentation
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.inference import DType
 from pseudo3d.models.blocks import Style
 from pseudo3d.weights.loading import Head, TemporalInit
 
@@ -100,7 +99,7 @@ class TrainConfig:
     test_fraction: float = 0.25
     test_clips: int = 20
     device: str = "auto"
-    dtype: DType = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int | None = None
     seed: int = 0
     license: str | None = None

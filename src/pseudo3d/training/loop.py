@@ -22,7 +22,15 @@ from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import EpochSampler, TrainingClips
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.evaluation.protocols import score_videos
-from pseudo3d.inference import ClipRunner, check_takes_rgb, choose_device, choose_dtype, to_input
+from pseudo3d.inference import (
+    ClipRunner,
+    check_takes_rgb,
+    choose_device,
+    choose_dtype,
+    fold_batch_norms,
+    is_finite,
+    to_input,
+)
 from pseudo3d.models import VideoModel, create_model
 from pseudo3d.models.c3d import C3D
 from pseudo3d.models.interface import filters_to_channels_last
@@ -333,6 +341,8 @@ class Trainer:
 
     def evaluate(self, samples: SampleList, clips: int, on_video: Callable[[], None] | None = None) -> dict[str, float]:
         """Hits by the paper's protocol with so many clips a video."""
+        if not is_finite(fold_batch_norms(self.model)):
+            raise self._diverged("the network's weights are no longer finite")
         runner = ClipRunner(self.model, device=self.config.device, dtype=self.config.dtype)
         scores = score_videos(runner, samples, clips=clips, on_video=on_video)
         if not np.isfinite(scores.prob).all():

@@ -1,17 +1,243 @@
 """From a video file to the cropped clips that a network takes, as grey levels; no torch here."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from jaxtyping import Int64, UInt8
 
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.video.decode import read_clips
-from pseudo3d.video.packets import PathLike
-from pseudo3d.video.sampling import SAMPLERS
+from pseudo3d.video.filters import RgbConverter, converted
+from pseudo3d.video.opening import checked_threads, open_video
+from pseudo3d.video.packets import DamagedError, PathLike, Tally, decode_frames, no_frames, read_packets
+from pseudo3d.video.sampling import SAMPLERS, SLIDING_STRIDE
+from pseudo3d.video.scan import Scan, scan_packets
+from pseudo3d.video.seeking import decode_runs, plan_runs
+from pseudo3d.video.timing import FrameTimes, frame_rate, stream_duration
 from pseudo3d.video.transforms import center_crop
+from pseudo3d.video.window import ClipWindow
+
+_log = logging.getLogger("pseudo3d")
+
+NumberedClip = tuple[int, UInt8[np.ndarray, "T h w 3"]]
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Which clips of a video, and how they are made; plain data that can be sent to another process.
+
+    Args:
+        preprocessing: of the network: frames in a clip, size, crop.
+        clips: how many; 20 in the paper. "sliding" does not look at it.
+        sampler: "uniform", "authors" or "sliding" (``video.sampling``).
+        stride: frames from clip to clip; "sliding" only.
+
+    Raises:
+        Pseudo3dError: there is no such sampler, or a number is below 1.
+
+    Example:
+        >>> ClipPlan(Preprocessing(num_frames=16), clips=3).starts(36)
+        [0, 10, 20]
+    """
+
+    preprocessing: Preprocessing
+    clips: int = 20
+    sampler: str = "uniform"
+    stride: int = SLIDING_STRIDE
+
+    def __post_init__(self) -> None:
+        self.starts(1)  # what is wrong with the plan is said before it meets a video
+
+    def starts(self, num_frames: int) -> list[int]:
+        """First frames of the clips of a video of that many frames, in the order of sampling."""
+        sample = get_sampler(self.sampler)
+        starts: list[int] = sample(num_frames, self.clips, self.preprocessing.num_frames, self.stride)[:, 0].tolist()
+        return starts
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What is known of a video when its clips have been read; plain data.
+
+    Args:
+        starts: first frame of each sampled clip, in the order of sampling.
+        rows: which delivered clip each sampled one is: in a short video several samples fall on the same frames.
+        times: of the first frame of each sampled clip, seconds.
+        num_frames: of the whole video, counted by decoding it, or by its packets when parts were left out.
+        fps: average rate, frames/s, or None when the file does not say.
+        duration: seconds, or None.
+        undecodable_packets: packets that FFmpeg could not decode; 0 for a sound file.
+        concealed_frames: frames that FFmpeg gave but marked as corrupt: parts of them are made up.
+        seeks: runs of frames that were decoded, each from a keyframe; 0 when the file was decoded from start to end.
+            With seeks, ``num_frames`` is that of the packets, and damage in what was not read is not known.
+    """
+
+    starts: tuple[int, ...]
+    rows: tuple[int, ...]
+    times: tuple[float, ...]
+    num_frames: int
+    fps: float | None
+    duration: float | None
+    undecodable_packets: int
+    concealed_frames: int
+    seeks: int
+
+
+class ClipStream:
+    """The different clips of one video, one after the other, in bounded memory.
+
+    Iterate once. Clips come in the order of their starts, numbered from 0, each as soon as its last frame is decoded:
+    (number, uint8 RGB (T, h, w, 3), resized and centre-cropped). The array is valid until the next one is asked for,
+    and may not be changed. A file that proves to be damaged, or to have another number of frames than packets, starts
+    over: a number that comes again replaces what came before, and only those in ``facts.rows`` count in the end.
+
+    Where the clips need less than half of the frames, and the kind of file allows it, only those are decoded, each run
+    from a keyframe (``video.seeking``); docs/decoding.md says what that means.
+
+    Args:
+        path: the video file.
+        plan: which clips.
+        threads: of the decoder, 0 for FFmpeg's choice. The result does not depend on it; more than one pays off for
+            large frames only.
+        on_progress: called with every packet that is looked at and every frame that is decoded; a watchdog may listen.
+
+    Attributes:
+        facts: what is known of the video, once the iteration has ended.
+
+    Raises:
+        VideoError: (while iterating) the file cannot be used as a video.
+        Pseudo3dError: ``threads`` is negative.
+
+    Example:
+        >>> import av, pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "grey.mkv"
+        >>> with av.open(path, "w") as file:
+        ...     stream = file.add_stream("ffv1", rate=10, width=48, height=32, pix_fmt="gray")
+        ...     for level in range(40):
+        ...         frame = av.VideoFrame.from_ndarray(np.full((32, 48), level, np.uint8), format="gray")
+        ...         file.mux(stream.encode(frame))
+        ...     file.mux(stream.encode())
+        >>> clips = ClipStream(path, ClipPlan(Preprocessing(resize=32, crop=(32, 32)), clips=3))
+        >>> [(number, frames.shape, int(frames[0, 0, 0, 0])) for number, frames in clips]
+        [(0, (16, 32, 32, 3), 0), (1, (16, 32, 32, 3), 12), (2, (16, 32, 32, 3), 24)]
+        >>> clips.facts.starts, clips.facts.times
+        ((0, 12, 24), (0.0, 1.2, 2.4))
+    """
+
+    facts: ClipFacts
+
+    def __init__(
+        self, path: PathLike, plan: ClipPlan, *, threads: int = 1, on_progress: Callable[[], None] | None = None
+    ) -> None:
+        self._path = path
+        self._plan = plan
+        self._threads = checked_threads(threads)
+        self._progress = on_progress or (lambda: None)
+
+    def __iter__(self) -> Iterator[NumberedClip]:
+        with open_video(self._path, self._threads) as (container, stream):
+            scan = scan_packets(self._path, container, stream, self._progress)
+            expected = scan.tally.packets
+            done = yield from self._from_scan(container, stream, scan)
+        if not done:
+            yield from self._anew(expected)
+        if self.facts.num_frames != expected:
+            expected = self.facts.num_frames
+            yield from self._anew(expected)
+        if self.facts.num_frames != expected:
+            raise VideoError(f"{self._path}: changed while it was read; wait until it is completely written")
+        self._log_damage()
+
+    def _from_scan(
+        self, container: InputContainer, stream: VideoStream, scan: Scan
+    ) -> Generator[NumberedClip, None, bool]:
+        """Reads with what the scan has found; False when that is no way to read this file."""
+        length, num_frames = self._plan.preprocessing.num_frames, scan.tally.packets
+        runs = plan_runs(scan.entries, sorted(set(self._plan.starts(num_frames))), length, num_frames)
+        try:
+            if runs:
+                frames = decode_runs(self._path, container, stream, scan, runs)
+                yield from self._cut(container, stream, frames, scan.tally, num_frames, len(runs))
+            elif scan.kept is not None:
+                yield from self._whole(container, stream, scan.kept, scan.tally, num_frames)
+        except DamagedError:
+            if not runs:
+                self._threads = 1
+            return False
+        return bool(runs) or scan.kept is not None
+
+    def _anew(self, num_frames: int) -> Iterator[NumberedClip]:
+        """Reads from start to end with a new decoder; damage, which shows while there are several threads, with one."""
+        try:
+            with open_video(self._path, self._threads) as (container, stream):
+                tally = Tally()
+                packets = read_packets(self._path, container, stream, tally)
+                yield from self._whole(container, stream, packets, tally, num_frames)
+        except DamagedError:
+            self._threads = 1
+            yield from self._anew(num_frames)
+
+    def _whole(
+        self, container: InputContainer, stream: VideoStream, packets: Iterable[Packet], tally: Tally, num_frames: int
+    ) -> Iterator[NumberedClip]:
+        frames = decode_frames(self._path, stream, packets, tally, strict=self._threads != 1)
+        yield from self._cut(container, stream, enumerate(frames), tally, num_frames, 0)
+
+    def _cut(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        frames: Iterable[tuple[int, VideoFrame]],
+        tally: Tally,
+        num_frames: int,
+        runs: int,
+    ) -> Iterator[NumberedClip]:
+        """Cuts the clips of a video of ``num_frames`` out of the numbered frames, and states the facts."""
+        preprocessing = self._plan.preprocessing
+        samples = self._plan.starts(num_frames)
+        starts = sorted(set(samples))
+        times = dict.fromkeys(starts, 0.0)
+        window = ClipWindow(starts, preprocessing.num_frames, num_frames)
+        converter = RgbConverter(preprocessing.resize, preprocessing.interpolation, self._threads)
+        seconds = FrameTimes(container, stream)
+        number, concealed = -1, 0
+        for number, frame in frames:
+            self._progress()
+            concealed += frame.is_corrupt
+            time = seconds(frame, number)
+            if number in times:
+                times[number] = time
+            if window.wants(number):
+                picture = center_crop(converted(self._path, converter, frame), preprocessing.crop)
+                yield from window.add(number, picture)
+        if number < 0:
+            raise no_frames(self._path, tally, stream)
+        row = {start: i for i, start in enumerate(starts)}
+        self.facts = ClipFacts(
+            starts=tuple(samples),
+            rows=tuple(row[start] for start in samples),
+            times=tuple(times[start] for start in samples),
+            num_frames=num_frames if runs else number + 1,
+            fps=frame_rate(stream),
+            duration=stream_duration(container, stream),
+            undecodable_packets=tally.undecodable,
+            concealed_frames=concealed,
+            seeks=runs,
+        )
+
+    def _log_damage(self) -> None:
+        if self.facts.undecodable_packets:
+            count = self.facts.undecodable_packets
+            _log.warning("%s: FFmpeg could not decode %d packets; their frames are missing", self._path, count)
+        if self.facts.concealed_frames:
+            count = self.facts.concealed_frames
+            _log.warning("%s: %d frames are damaged, FFmpeg made up parts of them", self._path, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +261,7 @@ class LoadedClips:
     undecodable_packets: int
 
 
-def get_sampler(name: str) -> Callable[[int, int, int], np.ndarray]:
+def get_sampler(name: str) -> Callable[[int, int, int, int], np.ndarray]:
     """The sampler of that name (``video.sampling.SAMPLERS``).
 
     Raises:
@@ -56,22 +282,21 @@ def load_clips(
         preprocessing: of the network: frames in a clip, size, crop.
         clips: how many; 20 in the paper. "sliding" does not look at it: a clip every 8 frames, as many as that makes.
         sampler: "uniform", "authors" or "sliding". All clips of the video are in memory at once, which for "sliding"
-            grows with the video: 75 kB a frame for C3D.
+            grows with the video: 75 kB a frame for C3D. ``ClipStream`` gives them one by one.
         threads: of the decoder, 0 for FFmpeg's choice. More than one pays off for large frames only.
 
     Raises:
         VideoError: the file cannot be used as a video.
         Pseudo3dError: an unknown sampler.
     """
-    sample = get_sampler(sampler)
-    video = read_clips(
-        path,
-        lambda num_frames: sample(num_frames, clips, preprocessing.num_frames),
-        size=preprocessing.resize,
-        interpolation=preprocessing.interpolation,
-        threads=threads,
+    stream = ClipStream(path, ClipPlan(preprocessing, clips, sampler), threads=threads)
+    found = {number: frames.copy() for number, frames in stream}
+    facts = stream.facts
+    return LoadedClips(
+        np.stack([found[number] for number in range(max(facts.rows) + 1)]),
+        np.asarray(facts.rows, np.int64),
+        np.asarray(facts.starts, np.int64),
+        facts.num_frames,
+        facts.fps,
+        facts.undecodable_packets,
     )
-    starts = video.indices[:, 0].copy()  # of clips of one length, so that they tell clips apart
-    _, first, rows = np.unique(starts, return_index=True, return_inverse=True)
-    frames = np.stack([center_crop(video.clips[i].frames, preprocessing.crop) for i in first])
-    return LoadedClips(frames, rows, starts, video.num_frames, video.fps, video.undecodable_packets)

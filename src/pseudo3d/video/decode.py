@@ -1,8 +1,9 @@
 """Video files to clips with PyAV (FFmpeg): the frame at index i is FFmpeg's frame i, upright, in RGB.
 
-Frames are always decoded from the start of the file in order and counted, never sought, so an index means the same
-frame whatever else is asked for. Only the frames that are asked for are converted. Packets that FFmpeg cannot decode
-are counted and logged (logger "pseudo3d"), and decoding goes on, as in the ``ffmpeg`` program.
+Frames are decoded from the start of the file in order and counted, so an index means the same frame whatever else is
+asked for. (``clips.ClipStream`` seeks, where that gives the same frames.) Only the frames that are asked for are
+converted. Packets that FFmpeg cannot decode are counted and logged (logger "pseudo3d"), and decoding goes on, as in the
+``ffmpeg`` program.
 
 What FFmpeg makes up for the lost parts of a damaged stream depends on its number of threads. A stream that turns out
 to be damaged is therefore read again with one thread: the result never depends on ``threads``.
@@ -13,21 +14,17 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import av.error
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from jaxtyping import Int64
 
 from pseudo3d.clip import Clip
 from pseudo3d.errors import Pseudo3dError, VideoError
-from pseudo3d.video.filters import RgbConverter, clockwise_degrees, display_matrix, upright_size
-from pseudo3d.video.opening import open_video
-from pseudo3d.video.packets import DamagedError, PathLike, Tally, count_packets, decode_frames, no_frames
+from pseudo3d.video.filters import RgbConverter, clockwise_degrees, converted, display_matrix, upright_size
+from pseudo3d.video.opening import checked_threads, open_video
+from pseudo3d.video.packets import DamagedError, PathLike, Tally, count_packets, decode_frames, no_frames, read_packets
+from pseudo3d.video.timing import FrameTimes, frame_rate, stream_duration
 
 _log = logging.getLogger("pseudo3d")
-_DEFAULT_RATE = 25.0  # frames/s where the file names none; FFmpeg's own default for raw streams
 
 Size = int | tuple[int, int] | None
 
@@ -85,13 +82,14 @@ def probe(path: PathLike) -> VideoInfo:
     """
     with open_video(path, threads=1) as (container, stream):
         tally = Tally()
-        first = next(decode_frames(path, container, stream, tally, strict=False), None)
+        packets = read_packets(path, container, stream, tally)
+        first = next(decode_frames(path, stream, packets, tally, strict=False), None)
         if first is None:
             raise no_frames(path, tally, stream)
         rotation = clockwise_degrees(display_matrix(first))
         height, width = upright_size(first)
         codec, pixel_format = stream.codec_context.codec.canonical_name, first.format.name
-        fps, duration = _rate(stream), _duration(container, stream)
+        fps, duration = frame_rate(stream), stream_duration(container, stream)
     return VideoInfo(width, height, fps, count_packets(path), duration, codec, pixel_format, round(rotation) % 360)
 
 
@@ -152,7 +150,7 @@ def read_video(
         >>> clip.frames.shape, clip.frames[:, 0, 0, 0].tolist(), clip.timestamps.tolist()
         ((3, 16, 24, 3), [150, 50, 50], [0.3, 0.1, 0.1])
     """
-    converter = RgbConverter(size, interpolation, _checked_threads(threads))
+    converter = RgbConverter(size, interpolation, checked_threads(threads))
     if indices is None:
         read = _read_all(path, converter, threads)
         places = np.arange(read.num_frames)
@@ -194,7 +192,7 @@ def read_clips(
         VideoError: the file cannot be used as a video.
         Pseudo3dError: an argument is wrong, or the sampler's frame numbers are.
     """
-    converter = RgbConverter(size, interpolation, _checked_threads(threads))
+    converter = RgbConverter(size, interpolation, checked_threads(threads))
     expected = count_packets(path)
     read, indices, places = _read_sampled(path, sampler, expected, converter, threads)
     if read.num_frames != expected:
@@ -238,15 +236,15 @@ def _read_once(path: PathLike, wanted: np.ndarray, converter: RgbConverter, thre
     numbers = wanted.tolist()
     frames, times = np.empty((0, 0, 0, 3), np.uint8), np.empty(len(numbers), np.float64)
     kept = seen = 0
-    time = 0.0
     with open_video(path, threads) as (container, stream):
-        tally, fps = Tally(), _rate(stream)
-        for frame in decode_frames(path, container, stream, tally, strict=threads != 1):
-            time = _seconds(container, stream, frame, seen, time)
+        tally, fps, seconds = Tally(), frame_rate(stream), FrameTimes(container, stream)
+        packets = read_packets(path, container, stream, tally)
+        for frame in decode_frames(path, stream, packets, tally, strict=threads != 1):
+            time = seconds(frame, seen)
             if seen == 0:
                 frames = _allocate(path, len(numbers), converter.output_size(frame))
             if kept < len(numbers) and numbers[kept] == seen:
-                frames[kept], times[kept] = _converted(path, converter, frame), time
+                frames[kept], times[kept] = converted(path, converter, frame), time
                 kept += 1
             seen += 1
             if kept == len(numbers) and not to_end:
@@ -273,25 +271,6 @@ def _read_all(path: PathLike, converter: RgbConverter, threads: int) -> _Read:
     return read
 
 
-def _seconds(container: InputContainer, stream: VideoStream, frame: VideoFrame, number: int, previous: float) -> float:
-    step = 1 / (_rate(stream) or _DEFAULT_RATE)
-    if container.format.name == "avi":  # FFmpeg guesses a pts from the order of packets; with B-frames it is wrong
-        return number * step
-    if frame.pts is not None and stream.time_base is not None:
-        return frame.pts * stream.time_base.numerator / stream.time_base.denominator
-    return previous + step if number else 0.0
-
-
-def _rate(stream: VideoStream) -> float | None:
-    return float(stream.average_rate) if stream.average_rate else None
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / 1_000_000  # AV_TIME_BASE, microseconds
-
-
 def _allocate(path: PathLike, count: int, size: tuple[int, int]) -> np.ndarray:
     try:
         return np.empty((count, *size, 3), np.uint8)
@@ -301,25 +280,9 @@ def _allocate(path: PathLike, count: int, size: tuple[int, int]) -> np.ndarray:
         ) from None
 
 
-def _converted(path: PathLike, converter: RgbConverter, frame: VideoFrame) -> np.ndarray:
-    try:
-        return converter(frame)
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{path}: FFmpeg cannot turn its frames ({frame.format.name}, colour matrix {int(frame.colorspace)}) into "
-            f"RGB ({error.strerror}); convert the video, for example to H.264 in bt709"
-        ) from None
-
-
 def _log_damage(path: PathLike, undecodable: int) -> None:
     if undecodable:
         _log.warning("%s: FFmpeg could not decode %d packets; their frames are missing", path, undecodable)
-
-
-def _checked_threads(threads: int) -> int:
-    if threads < 0:
-        raise Pseudo3dError(f"threads must be 0 (FFmpeg's choice) or more, got {threads}")
-    return threads
 
 
 def _checked_indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:

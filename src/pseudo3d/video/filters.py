@@ -2,21 +2,27 @@
 
 decoded frame -> buffer -> transpose, hflip, vflip -> scale (size and colour in one step) -> format=rgb24 -> array
                            as the file's display matrix asks
+
+Pictures that become smaller go through three planes (gbrp) on the way to rgb24: swscale has vector code for those, and
+packs pixels one by one otherwise. The grey levels are the same (tests/video/test_filters.py).
 """
 
 import math
+import os
 from collections.abc import Iterator
 
+import av.error
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, VideoError
 
 INTERPOLATIONS = ("bilinear", "bicubic", "area", "fast_bilinear")
 MAX_SIDE = 1 << 14
-MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 27  # 16K pictures fit; a decoder may hold 17 of them, 1.5 bytes a pixel each
 
 # Without these two, swscale turns 4:2:0 into RGB through 8-bit tables whose results are 1 to 2 grey levels too dark on
 # average and depend on whether the frame is also resized; with them a flat colour is the correctly rounded one.
@@ -45,7 +51,7 @@ class RgbConverter:
             raise Pseudo3dError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
         check_size(size)
         self._size = size
-        self._flags = f"{interpolation}+{_EXACT_COLOUR}"
+        self._interpolation = interpolation
         self._threads = threads
         self._output: tuple[int, int] | None = None
         self._key: tuple[object, ...] = ()
@@ -77,7 +83,9 @@ class RgbConverter:
     def _build(self, frame: VideoFrame) -> Graph:
         height, width = self.output_size(frame)
         matrix = _UNSPECIFIED_MATRIX if frame.colorspace == _RESERVED_MATRIX else frame.colorspace
-        scale = f"{width}:{height}:flags={self._flags}" + (f":threads={self._threads}" if self._threads else "")
+        size, threads = f"{width}:{height}", f":threads={self._threads}" if self._threads else ""
+        # With two taps down a column (enlarging, fast_bilinear) swscale rounds planes and packed pixels differently.
+        planar = self._interpolation in ("bilinear", "bicubic") and upright_size(frame)[0] >= 1.1 * height
         graph = Graph()
         nodes = [
             # By hand, because Graph.add_buffer leaves out colour, which FFmpeg expects to agree with the frames'.
@@ -90,12 +98,30 @@ class RgbConverter:
                 range=str(int(frame.color_range)),
             ),
             *(graph.add(name, arguments) for name, arguments in _upright_filters(display_matrix(frame))),
-            graph.add("scale", scale),
+            graph.add("scale", f"{size}:flags={self._interpolation}+{_EXACT_COLOUR}{threads}"),
+            *((graph.add("format", "gbrp"), graph.add("scale", f"{size}{threads}")) if planar else ()),
             graph.add("format", "rgb24"),
             graph.add("buffersink"),
         ]
         graph.link_nodes(*nodes).configure()
         return graph
+
+
+def converted(path: str | os.PathLike[str], converter: RgbConverter, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """What ``converter`` makes of the frame, with FFmpeg's refusal as a message about the file.
+
+    Raises:
+        VideoError: FFmpeg has no conversion for this format or colour matrix.
+    """
+    try:
+        return converter(frame)
+    except MemoryError:  # FFmpeg's derives from both; it says nothing about the frame
+        raise
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            f"{path}: FFmpeg cannot turn its frames ({frame.format.name}, colour matrix {int(frame.colorspace)}) into "
+            f"RGB ({error.strerror}); convert the video, for example to H.264 in bt709"
+        ) from None
 
 
 def check_size(size: int | tuple[int, int] | None) -> None:
@@ -135,11 +161,12 @@ def resized(native: tuple[int, int], size: int | tuple[int, int] | None) -> tupl
 
 def display_matrix(frame: VideoFrame) -> Matrix:
     """(a, b, c, d) of the frame's display matrix: the pixel at (x, y) is shown at (a x + c y, b x + d y)."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: the frame would hold what holds it, and live on with its pixels until the next collection.
+    side_data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # its stub knows no __init__
     if side_data is None:
         return IDENTITY
     # 3x3 in 16.16 fixed point, row by row; the last column and row move and project, which is not used.
-    entries = np.frombuffer(side_data, np.int32).tolist()  # type: ignore[call-overload]
+    entries = np.frombuffer(side_data, np.int32).tolist()
     return entries[0] / 65536, entries[1] / 65536, entries[3] / 65536, entries[4] / 65536
 
 

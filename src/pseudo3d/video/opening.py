@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pseudo3d.errors import VideoError
+from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.video.filters import MAX_PIXELS, MAX_SIDE
 
 
@@ -34,6 +34,13 @@ def open_video(path: str | os.PathLike[str], threads: int = 0) -> Iterator[tuple
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
         yield container, stream
+
+
+def checked_threads(threads: int) -> int:
+    """Refuses a negative number of decoder threads."""
+    if threads < 0:
+        raise Pseudo3dError(f"threads must be 0 (FFmpeg's choice) or more, got {threads}")
+    return threads
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

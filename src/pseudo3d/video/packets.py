@@ -1,7 +1,7 @@
 """An open file's packets to decoded frames, with the damage on the way counted rather than hidden."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import av.error
@@ -26,7 +26,7 @@ class Tally:
 
 
 class DamagedError(Exception):
-    """The stream has damage, and was being decoded with several threads."""
+    """The stream has damage, or is not what its packets promise, and was read in a way that this spoils."""
 
 
 def read_packets(path: PathLike, container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[Packet]:
@@ -39,20 +39,22 @@ def read_packets(path: PathLike, container: InputContainer, stream: VideoStream,
                 yield packet
     except OSError as error:  # the disk or network, not the video: going on would skew results silently
         raise VideoError(f"{path}: reading stopped ({error.strerror}); check the disk and try again") from None
-    except av.error.FFmpegError:
+    except av.error.FFmpegError:  # "cannot allocate" among them: packets of impossible size
         tally.undecodable += 1
+    except IndexError:  # after the last packet, PyAV 18 stumbles over streams that appeared on the way
+        return
 
 
 def decode_frames(
-    path: PathLike, container: InputContainer, stream: VideoStream, tally: Tally, *, strict: bool
+    path: PathLike, stream: VideoStream, packets: Iterable[Packet], tally: Tally, *, strict: bool
 ) -> Iterator[VideoFrame]:
-    """The stream's frames in the order they are shown.
+    """The frames of the packets, in the order they are shown.
 
     Raises:
         DamagedError: ``strict``, and a packet or frame is damaged, or packets and frames differ in number.
     """
     shown = 0
-    for packet in _and_end(read_packets(path, container, stream, tally)):
+    for packet in _and_end(packets):
         try:
             frames = stream.codec_context.decode(packet)
         except MemoryError:  # FFmpeg's derives from both; it says nothing about the packet
@@ -72,7 +74,7 @@ def decode_frames(
         raise DamagedError  # at worst a stream with hidden frames is read twice
 
 
-def _and_end(packets: Iterator[Packet]) -> Iterator[Packet | None]:
+def _and_end(packets: Iterable[Packet]) -> Iterator[Packet | None]:
     """The packets, then None, which makes the decoder give out the frames it still holds."""
     yield from packets
     yield None

@@ -138,18 +138,14 @@ def sample_clips_sliding(num_frames: int, length: int = 16, stride: int = 8) -> 
     return _consecutive(starts, length, num_frames)
 
 
-def _sliding(num_frames: int, clips: int, length: int) -> np.ndarray:
-    return sample_clips_sliding(num_frames, length, SLIDING_STRIDE)
-
-
 SLIDING_STRIDE = 8  # C3D's
 
-# The samplers that need no chance, by the name that a config stores: (frames, clips, length of a clip) -> indices.
-# "sliding" does not look at the number of clips: it follows from the video.
-SAMPLERS: dict[str, Callable[[int, int, int], np.ndarray]] = {
-    "uniform": sample_clips,
-    "authors": sample_clips_authors,
-    "sliding": _sliding,
+# The samplers that need no chance, by the name that a config stores: (frames, clips, length of a clip, stride) ->
+# indices. Only "sliding" looks at the stride, and it does not look at the number of clips.
+SAMPLERS: dict[str, Callable[[int, int, int, int], np.ndarray]] = {
+    "uniform": lambda num_frames, clips, length, stride: sample_clips(num_frames, clips, length),
+    "authors": lambda num_frames, clips, length, stride: sample_clips_authors(num_frames, clips, length),
+    "sliding": lambda num_frames, clips, length, stride: sample_clips_sliding(num_frames, length, stride),
 }
 
 

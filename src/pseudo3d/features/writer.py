@@ -1,0 +1,352 @@
+"""Writes a store so that whatever ends the run, at whatever instruction, what was written is whole and there once.
+
+Rows wait in memory until there are ``rows_per_part`` of them, or 64 MiB, or ``seconds`` have gone by since rows were
+last written. Then they become a new Parquet file, and ``store.json`` is replaced by one that names it too
+(``shards.py`` says why nothing can be lost or doubled in between). A killed run loses the rows of its last seconds.
+Since a run that writes often leaves many small files, they are made into large ones from time to time and at the end,
+in the same way: new file, new ``store.json``, old files deleted. A row that is replaced or removed goes likewise: the
+files that hold such rows are written anew without them, and take effect together with the new rows.
+"""
+
+import json
+import time
+from collections.abc import Collection, Iterable
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.features import shards
+from pseudo3d.features.folders import Location, logger, open_folder
+from pseudo3d.features.foreign import COLUMNS_FOLDER
+from pseudo3d.features.journal import FAILURES, Failure, read_failures, write_failures
+from pseudo3d.features.rows import (
+    UNKNOWN_FILE,
+    Described,
+    Layout,
+    SourceFile,
+    VideoFeatures,
+    layout_of,
+    layout_of_schema,
+    to_table,
+)
+from pseudo3d.features.shards import Manifest, Part
+
+_INDEX = ("video", "label", "split", "group", "size", "modified", "sha256")
+_MOST_SMALL_PARTS = 64
+
+
+class StoreWriter:
+    """Writes a store; a killed run loses no more than the rows of its last ``seconds``.
+
+    An existing store goes on where it stopped, if it was made in the same way. One process writes at a time. An
+    ``OSError`` of ``add``, ``flush`` or ``close``, such as that of a full disk, leaves the store whole and what was
+    added in memory: the call may be repeated.
+
+    Args:
+        folder: made if missing; or an fsspec URL.
+        info: what decides the features; JSON types. A store made with other values is refused; for what only says how
+            it is computed, give what ``read_info`` says.
+        rows_per_part: videos in one Parquet file.
+        seconds: after which rows are written, however few; looked at when one is added.
+        wait: for another process that writes to this store, instead of the error.
+
+    Raises:
+        Pseudo3dError: the folder holds a store made in another way (the message says what differs), or other files, or
+            another process writes to it.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with StoreWriter(folder, {"model": "p3d_resnet14"}) as writer:
+        ...         writer.add(VideoFeatures("a.mp4", {"pool5": np.ones(4, np.float32)}, (0, 9), 25, label="x"))
+        ...         writer.add_failure("b.mp4", "b.mp4: empty file")
+        ...     with StoreWriter(folder, {"model": "p3d_resnet14"}) as writer:
+        ...         writer.done, list(writer.failures)
+        ({'a.mp4': Described(label='x', split=None, group=None)}, ['b.mp4'])
+    """
+
+    def __init__(
+        self,
+        folder: Location,
+        info: dict[str, Any],
+        *,
+        rows_per_part: int = 1024,
+        seconds: float = 10.0,
+        wait: bool = False,
+    ) -> None:
+        if reserved := set(info) & set(shards.RESERVED):
+            raise ValueError(f"info may not have the key {min(reserved)}")
+        self.rows_per_part = rows_per_part
+        self.seconds = seconds
+        self.done: dict[str, Described] = {}
+        """What is said of each video that has a row, written or waiting."""
+        self.sources: dict[str, SourceFile] = {}
+        """The file that each of these rows was made of."""
+        self.failed: dict[str, Failure] = {}
+        """The videos without features."""
+        self._place = open_folder(folder)
+        self.location = self._place.location
+        self._refuse_other_files()
+        self._place.make()
+        self._place.lock(wait=wait)
+        try:
+            self._open(info)
+        except BaseException:
+            self._place.unlock()
+            raise
+
+    def _refuse_other_files(self) -> None:
+        names = self._place.names()
+        if shards.STORE not in names and any(not name.startswith(".") for name in names):
+            raise Pseudo3dError(f"{self.location}: holds other files and no store; give a new folder for --out")
+
+    def _open(self, info: dict[str, Any]) -> None:
+        found = shards.read_manifest(self._place)
+        if found is None:
+            self._manifest = Manifest(json_types(info))
+            self._on_disk = {self._manifest.to_bytes()}
+            self._place.write(shards.STORE, self._manifest.to_bytes())
+        else:
+            self._manifest, raw = found
+            self._on_disk = {raw}  # what store.json may hold, if nobody else writes
+            shards.check_same(self.location, self._manifest.info, json_types(info))
+        self._next = self._manifest.next_part
+        self._stored: set[str] = set()  # videos with a row that is written
+        self._layout: Layout | None = None  # of all rows; the first says it
+        self._waiting: dict[str, VideoFeatures] = {}
+        self._waiting_bytes = 0
+        self._dropped: set[str] = set()  # videos whose written row is to go
+        self._failures_changed = False
+        self._clean()
+        self._load()
+        self.failed = {video: each for video, each in read_failures(self._place).items() if video not in self.done}
+        self._written_at = time.monotonic()
+        self._closed = False
+
+    def _clean(self) -> None:
+        """Remove what a killed run left: files that ``store.json`` does not name, and halves of files."""
+        named = {part.file for part in self._manifest.parts}
+        for name in self._place.names():
+            whole, half = name, name.startswith(".") and name.endswith(".part")
+            if half:  # ".store.json.PID.part"
+                whole = name.removeprefix(".").removesuffix(".part").rpartition(".")[0]
+            if (shards.is_part_name(whole) and name not in named) or (half and whole in (shards.STORE, FAILURES)):
+                self._place.delete(name)
+        for name in self._place.names(COLUMNS_FOLDER):
+            if name.startswith(".") and name.endswith(".part"):
+                self._place.delete(f"{COLUMNS_FOLDER}/{name}")
+
+    def _load(self) -> None:
+        for part in self._manifest.parts:
+            try:
+                table, schema = shards.read_small(self._place, part, _INDEX)
+            except FileNotFoundError:
+                logger.warning("%s/%s is gone: its %d videos count as not done", self.location, part.file, part.rows)
+                self._manifest = Manifest(
+                    self._manifest.info,
+                    tuple(other for other in self._manifest.parts if other != part),
+                    self._manifest.next_part,
+                )
+                continue
+            self._layout = layout_of_schema(schema)
+            for row in table.to_pylist():
+                self._note(row["video"], Described(*(row[name] for name in Described._fields)),
+                           SourceFile(*(row[name] for name in SourceFile._fields)))  # fmt: skip
+                self._stored.add(row["video"])
+
+    def _note(self, video: str, described: Described, source: SourceFile) -> None:
+        self.done[video] = described
+        self.sources[video] = source
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The reason for each video without features."""
+        return {video: failure.reason for video, failure in self.failed.items()}
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        try:
+            self.flush()
+        finally:
+            self._release()
+
+    def add(self, row: VideoFeatures, *, replace: bool = False) -> None:
+        """Add one video.
+
+        Args:
+            row: its features.
+            replace: the row that the video has is of another content: on disk, one goes as the other comes.
+
+        Raises:
+            ValueError: a feature that is not finite float32, layers or sizes unlike the other rows', a video that is
+                there already (unless ``replace``), one whose name is not UTF-8, or a writer that was closed.
+        """
+        self._check_open()
+        if row.video in self.done and not replace:
+            raise ValueError(f"{row.video} is in the store already")
+        layout = layout_of(row)
+        if layout != (self._layout or layout):
+            raise ValueError(f"{row.video}: the rows before have the layers {self._layout}, this one {layout}")
+        self._layout = layout
+        self._forget(row.video)
+        self._waiting[row.video] = row
+        self._waiting_bytes += row.nbytes
+        self._note(row.video, Described(row.label, row.split, row.group), row.source)
+        self._flush_if_due()
+
+    def add_failure(self, video: str, reason: str, source: SourceFile = UNKNOWN_FILE) -> None:
+        """Record why a video has no features; a row that it had, of its former content, goes.
+
+        Args:
+            video: POSIX path relative to the input root.
+            reason: one line, beginning with the path.
+            source: the file that was tried.
+        """
+        self._check_open()
+        attempts = self.failed[video].attempts + 1 if video in self.failed else 1
+        self._forget(video)
+        self.failed[video] = Failure(reason, source, attempts)
+        self._failures_changed = True
+        self._flush_if_due()
+
+    def remove(self, video: str) -> None:
+        """Forget the row of a video, or its failure.
+
+        Raises:
+            KeyError: the store knows neither.
+        """
+        self._check_open()
+        if video not in self.done and video not in self.failed:
+            raise KeyError(f"{self.location}: {video} is not in the store")
+        self._forget(video)
+        self._flush_if_due()
+
+    def _forget(self, video: str) -> None:
+        self._failures_changed |= self.failed.pop(video, None) is not None
+        before = self._waiting.pop(video, None)
+        self._waiting_bytes -= before.nbytes if before else 0
+        if video in self._stored:
+            self._dropped.add(video)
+        self.done.pop(video, None)
+        self.sources.pop(video, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"{self.location}: this writer is closed")
+
+    def _flush_if_due(self) -> None:
+        if (
+            len(self._waiting) >= self.rows_per_part
+            or self._waiting_bytes >= shards.PART_BYTES
+            or time.monotonic() - self._written_at >= self.seconds
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added and removed since the last time; from then on, no end of the run takes it away.
+
+        Raises:
+            Pseudo3dError: another process has written to the store (where there are no locks).
+            OSError: the disk is full, or cannot be written; the call may be repeated.
+        """
+        if self._closed:
+            return
+        if self._waiting or self._dropped:
+            self._read_own()  # before a file is written, too: it could have the name of another's
+            parts = self._without_dropped()
+            if self._waiting:
+                parts += self._new_part([to_table(list(self._waiting.values()))])
+            self._commit(parts)
+        if self._failures_changed:
+            write_failures(self._place, self.failed)
+            self._failures_changed = False
+        self._written_at = time.monotonic()
+        small = self._small_parts()
+        if len(small) >= _MOST_SMALL_PARTS or self._is_full(small):
+            self._merge(small)
+
+    def close(self) -> None:
+        """Write what is left, make the small files one, and let other writers in; again is no error."""
+        try:
+            self.flush()
+            small = [] if self._closed else self._small_parts()
+            if len(small) > 1:
+                self._merge(small)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        self._place.unlock()
+
+    def _small_parts(self) -> list[Part]:
+        return [part for part in self._manifest.parts if not self._is_full([part])]
+
+    def _is_full(self, parts: Collection[Part]) -> bool:
+        rows, size = sum(part.rows for part in parts), sum(part.bytes for part in parts)
+        return rows >= self.rows_per_part or size >= shards.PART_BYTES
+
+    def _merge(self, small: list[Part]) -> None:
+        tables = (table for part in small for table in shards.read_groups(self._place, part))
+        self._commit([part for part in self._manifest.parts if part not in small] + self._new_part(tables))
+
+    def _without_dropped(self) -> list[Part]:
+        """The parts, those with rows to be dropped written anew."""
+        parts = []
+        for part in self._manifest.parts:
+            if self._dropped and not self._dropped.isdisjoint(self._videos_in(part)):
+                groups = shards.read_groups(self._place, part)
+                parts += self._new_part(shards.without(groups, self._dropped))
+            else:
+                parts.append(part)
+        return parts
+
+    def _videos_in(self, part: Part) -> list[str]:
+        table, _ = shards.read_small(self._place, part, ("video",))
+        return table["video"].to_pylist()
+
+    def _new_part(self, tables: Iterable[pa.Table]) -> list[Part]:
+        """Write a part that does not count yet; none when there are no rows."""
+        # A number is not used again, even if this attempt fails: store.json may name its file already (see _commit).
+        name = shards.part_name(self._next, self._place.token)
+        self._next += 1
+        part = shards.write_part(self._place, name, tables)
+        return [part] if part else []
+
+    def _read_own(self) -> bytes:
+        """What ``store.json`` holds, if it is what this writer wrote."""
+        there = self._place.read(shards.STORE)
+        if there not in self._on_disk:
+            raise Pseudo3dError(
+                f"{self.location}: another process has written to this store; end it, and run the same command again"
+            )
+        return there
+
+    def _commit(self, parts: list[Part]) -> None:
+        """Make these the parts that count."""
+        before, manifest = self._manifest, Manifest(self._manifest.info, tuple(parts), self._next)
+        raw, there = manifest.to_bytes(), self._read_own()
+        self._on_disk = {there, raw}  # an error may come before or after the file was replaced
+        self._place.write(shards.STORE, raw)
+        self._on_disk = {raw}
+        self._manifest = manifest
+        self._stored = (self._stored - self._dropped) | self._waiting.keys()
+        self._waiting, self._waiting_bytes, self._dropped = {}, 0, set()
+        for part in set(before.parts) - set(parts):
+            self._place.delete(part.file)
+
+
+def json_types(info: dict[str, Any]) -> dict[str, Any]:
+    """The same as it comes back from JSON: a tuple is a list."""
+    return json.loads(json.dumps(info))

@@ -1,0 +1,92 @@
+"""The benchmarks of inference run, on tiny networks, and what ours is measured against computes the same."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import CAFFE, IMAGENET, network, random_clips
+from reference import relative_error
+
+from pseudo3d.inference import to_input
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+LAYERS = ("res2", "res3", "res4", "res5", "pool5", "logits", "prob")
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_in_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *options, "--out", str(tmp_path)])
+        runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+        text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        return text, json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("name", "style", "blocks", "preprocessing"),
+    [
+        ("p3d_resnet14", "caffe", "ABC", CAFFE),
+        ("p3d_resnet14", "torchvision", "BCA", IMAGENET),
+        ("p3d_resnet14", "port", "CAB", IMAGENET),
+        ("resnet14", "torchvision", None, IMAGENET),
+    ],
+)
+@torch.no_grad()
+def test_plain_convolutions_compute_the_same(name, style, blocks, preprocessing):
+    from conv3d import Conv3dResNet
+
+    more = {} if blocks is None else {"blocks": blocks}
+    model = network(name, (33, 47), preprocessing, style=style, **more)
+    frames = torch.from_numpy(random_clips(2, model.preprocessing))
+    plain = Conv3dResNet(model)
+    got = plain.forward_features(plain.of_frames(frames), LAYERS)
+    expected = model.forward_features(to_input(frames, model.preprocessing), LAYERS)
+    for layer in LAYERS:
+        assert relative_error(got[layer], expected[layer]) < 1e-5, layer
+    pool5, logits = plain(plain.of_frames(frames))
+    assert torch.equal(pool5, got["pool5"])
+    assert torch.equal(logits, got["logits"])
+
+
+def test_inference_on_a_processor(run, capsys):
+    text, results = run("inference_cpu", "--quick")
+    assert "| fused bfloat16 |" in text
+    assert "not measured: no --videos" in text
+    assert "AMX " in text
+    sides = results["networks"]["p3d_resnet14"]
+    assert sides["conv3d float32"]["clips/s"] > 0
+    assert set(sides["fused bfloat16"]["stages"]) == {"stem", "res2", "res3", "res4", "res5", "head and copies"}
+    assert set(results["matmul GFLOP/s"]) == {"float32", "bfloat16"}
+    assert str(sides["conv3d float32"]["batch"]) in sides["conv3d float32"]["by batch"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_inference_on_a_gpu_runs_on_a_processor(run, capsys):
+    text, results = run(
+        "inference_gpu", "--device", "cpu", "--networks", "p3d_resnet14", "--size", "32", "--batches", "1", "2",
+        "--seconds", "0", "--matmul", "64",
+    )  # fmt: skip
+    found = results["networks"]["p3d_resnet14"]["ways"]
+    assert set(found) == {"eager float32", "conv3d float32", "conv3d autocast"}
+    assert all(each["clips/s"] > 0 for way in found.values() for each in way.values())
+    assert "| decode | copy | network |" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured(run, capsys):
+    text, results = run("inference_gpu")
+    assert "no GPU here: nothing is measured" in capsys.readouterr().err
+    assert "| graph bfloat16 | not measured |" in text
+    assert "batch 256" in text
+    assert results["matmul FLOP/s"] is None
