@@ -318,19 +318,21 @@ def _content_of(path: Path) -> str | None:
 
 
 def _made_with(encoder: Encoder, before: dict[str, Any] | None) -> dict[str, str]:
-    """Versions and hardware, which a store records but does not insist on."""
-    device = encoder.runner_.device
-    hardware = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    )
+    """Versions, hardware and the reason for the engine, which a store records but does not insist on."""
+    device, engine = encoder.runner_.device, encoder.runner_.engine
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     now = {"pseudo3d": __version__, "torch": torch.__version__, "av": av.__version__, "hardware": hardware}
-    if before is None or before["made_with"] == now:
-        return now
+    if before is None:
+        return {**now, "why_this_engine": engine.reason}
     known: dict[str, str] = before["made_with"]
     other = [f"{name} {known.get(name)} then, {now[name]} now" for name in now if known.get(name) != now[name]]
-    _log.warning(
-        "the store was made with other software (%s): features will agree, but not to the bit", "; ".join(other)
-    )
+    if other:
+        _log.warning(
+            "the store was made with other software (%s): features agree, but not to the bit", "; ".join(other)
+        )
     return known
 
 

@@ -12,6 +12,7 @@ written so that nothing is lost; docs/store.md explains all of it to users.
 """
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,6 @@
 """Batches of one shape, filled across videos."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -9,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.inference.devices import DType, choose_device, choose_dtype, forbid_tf32
+from pseudo3d.inference.devices import DType, choose_device, choose_dtype, forbid_tf32, int8_is_native
 from pseudo3d.inference.engines import Engine, choose_engine, choose_int8_engine, make_engine
 from pseudo3d.inference.folding import fold_batch_norms, is_finite
 from pseudo3d.inference.inputs import check_takes_rgb
@@ -18,6 +19,8 @@ from pseudo3d.models import VideoModel
 from pseudo3d.models.resnet import VideoResNet
 
 Key = TypeVar("Key")
+
+_log = logging.getLogger("pseudo3d")
 
 
 class ClipRunner:
@@ -73,6 +76,8 @@ class ClipRunner:
             raise Pseudo3dError(f"ranges are for int8, the dtype is {self.dtype}; leave them out")
         if self.dtype == torch.int8:
             self.engine = choose_int8_engine(engine, self.model, self.device)
+            if not int8_is_native():
+                _log.warning("this processor has no 8-bit dot products (VNNI or AMX): int8 is slow here; use float32")
         else:
             for name, part in self.model.named_children():
                 if name not in self.model.full_precision_parts:

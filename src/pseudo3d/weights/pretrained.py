@@ -110,12 +110,14 @@ def from_pretrained(folder_or_id: str | Path, *, revision: str | None = None) ->
     config = read_config(folder)
     arrays, _ = open_safetensors(folder / WEIGHTS_NAME)
     check_belongs(config, arrays, folder)
-    model = model_from_config(config, str(folder))
+    with torch.device("meta"):  # every number is about to come from the file: none is drawn first
+        model = model_from_config(config, str(folder))
     own = model.state_dict()
     differing = sorted(own.keys() ^ arrays.shapes.keys())
     differing = differing or [key for key in own if tuple(own[key].shape) != arrays.shapes[key]]
     if differing:
         raise _contradiction(folder, f"they differ in {first_few(differing)}")
+    own = model.to_empty(device="cpu").state_dict()
     with torch.no_grad():
         for key in own:  # one at a time, so that memory holds the network once
             own[key].copy_(arrays[key])
