@@ -126,7 +126,14 @@ def main() -> None:
             ["lowest and highest of the rounds", f"{piped['lowest ratio']:.2f}, {piped['highest ratio']:.2f}"],
         ],
     )
-    write(args.out, "extraction", "Extraction from the shell", body, {"startup_s": starts, "pipeline": piped})
+    write(
+        args.out,
+        "extraction",
+        "Extraction from the shell",
+        body,
+        {"startup_s": starts, "pipeline": piped},
+        precision="the default precision",
+    )
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def main() -> None:
                "wall_s": each.wall_s, "said": each.said.splitlines()[-1]}
         for what, each in watched.items()
     }  # fmt: skip
-    write(args.out, "memory", "Memory of an extraction", body, {"runs": results})
+    write(args.out, "memory", "Memory of an extraction", body, {"runs": results}, precision="the default precision")
 
 
 if __name__ == "__main__":
