@@ -115,11 +115,11 @@ def parts(
     """Milliseconds a clip of decoding, copying and computing, each by itself."""
     runner = ClipRunner(model, device=str(device), engine="eager", batch_size=len(frames))
     engine = EagerEngine(runner.model, device, runner.dtype)
-    there = frames.to(device)
+    there, constants = frames.to(device), engine.constants(frames.shape[-2])
     held = frames.pin_memory() if device.type == "cuda" else frames
     with torch.inference_mode():
         copy = measured(lambda: held.to(device, copy=True), device, options.seconds)
-        compute = measured(lambda: engine.compute(there, ("pool5",)), device, options.seconds)
+        compute = measured(lambda: engine.compute(there, ("pool5",), *constants), device, options.seconds)
     decode = None
     if options.videos is not None:
         samples = collect_samples([options.videos])

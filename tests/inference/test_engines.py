@@ -181,7 +181,8 @@ class FakeGraph(torch.cuda.CUDAGraph):
         ((layers, _), (_, static, features)) = next(
             item for item in self.engine._recorded.items() if item[1][0] is self
         )
-        for name, value in EagerEngine.compute(self.engine, static, layers).items():
+        constants = self.engine.constants(static.shape[-2])
+        for name, value in EagerEngine.compute(self.engine, static, layers, *constants).items():
             features[name].copy_(value)
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.inference.folding import rows_one_by_one
 from pseudo3d.inference.fused import FusedC3D, FusedResNet, convolutions_can_be_fused
-from pseudo3d.inference.inputs import to_input
+from pseudo3d.inference.inputs import in_order, mean_of_windows, scale_and_shift, scaled
 from pseudo3d.inference.int8 import Int8ResNet, int8_can_be_fused
 from pseudo3d.models import VideoModel
 from pseudo3d.models.c3d import C3D
@@ -54,17 +54,28 @@ class EagerEngine:
 
     def __init__(self, model: VideoModel, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self._device, self._dtype = model, device, dtype
+        self._constants: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, frames: Frames, layers: Sequence[str]) -> Features:
         """The layers' activations, on the device."""
+        constants = self.constants(frames.shape[-2])
         if self._device.type == "cuda":
             frames = frames.pin_memory()
-        return self.compute(frames.to(self._device, non_blocking=True), layers)
+        return self.compute(frames.to(self._device, non_blocking=True), layers, *constants)
 
-    def compute(self, frames: Frames, layers: Sequence[str]) -> Features:
-        """As a call, of frames that are on the device."""
-        inputs = to_input(frames, self.model.preprocessing, self.model.mean_volume)
+    def compute(self, frames: Frames, layers: Sequence[str], scale: Tensor, shift: Tensor) -> Features:
+        """As a call, of frames that are on the device; ``scale`` and ``shift`` are those of ``scaled``."""
+        inputs = scaled(in_order(frames, self.model.preprocessing), scale, shift).permute(0, 4, 1, 2, 3)
         return self.model.forward_features(inputs.to(self._dtype), layers)
+
+    def constants(self, width: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift for frames of that width, made once: they cannot be while a CUDA graph is recorded."""
+        if width not in self._constants:
+            p, volume = self.model.preprocessing, self.model.mean_volume
+            with torch.inference_mode(False):  # a compiled program takes no tensors of it
+                mean = None if volume is None else mean_of_windows(volume, p, None)
+                self._constants[width] = scale_and_shift(width, p, self._device, mean)
+        return self._constants[width]
 
 
 class CompiledEngine(EagerEngine):
@@ -83,10 +94,10 @@ class CompiledEngine(EagerEngine):
         options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
         self._compiled = torch.compile(super().compute, options=options, dynamic=False)
 
-    def compute(self, frames: Frames, layers: Sequence[str]) -> Features:
+    def compute(self, frames: Frames, layers: Sequence[str], scale: Tensor, shift: Tensor) -> Features:
         """As a call, of frames that are on the device."""
         with torch.inference_mode(False), torch.no_grad():  # freezing does not know inference mode
-            features = self._compiled(frames.clone() if frames.is_inference() else frames, tuple(layers))
+            features = self._compiled(frames.clone() if frames.is_inference() else frames, tuple(layers), scale, shift)
         # a recorded program writes its results to the same memory again
         return {name: value.clone() for name, value in features.items()} if self._device.type == "cuda" else features
 
@@ -98,27 +109,29 @@ class GraphEngine(EagerEngine):
         super().__init__(model, device, dtype)
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, Features]] = {}
 
-    def compute(self, frames: Frames, layers: Sequence[str]) -> Features:
+    def compute(self, frames: Frames, layers: Sequence[str], scale: Tensor, shift: Tensor) -> Features:
         """As a call, of frames that are on the device."""
         key = (tuple(layers), tuple(frames.shape))
         if key not in self._recorded:
-            self._recorded[key] = self._record(frames, tuple(layers))
+            self._recorded[key] = self._record(frames, tuple(layers), scale, shift)
         graph, static, features = self._recorded[key]
         static.copy_(frames, non_blocking=True)
         graph.replay()
         return {name: value.clone() for name, value in features.items()}
 
-    def _record(self, frames: Frames, layers: tuple[str, ...]) -> tuple[torch.cuda.CUDAGraph, Tensor, Features]:
+    def _record(
+        self, frames: Frames, layers: tuple[str, ...], scale: Tensor, shift: Tensor
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Features]:
         static = frames.clone()
         aside = torch.cuda.Stream(self._device)
         aside.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(aside):  # cuDNN chooses its algorithms here, which cannot be recorded
             for _ in range(3):
-                super().compute(static, layers)
+                super().compute(static, layers, scale, shift)
         torch.cuda.current_stream(self._device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            features = super().compute(static, layers)
+            features = super().compute(static, layers, scale, shift)
         return graph, static, features
 
 

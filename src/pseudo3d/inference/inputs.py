@@ -51,10 +51,15 @@ def to_input(
         >>> to_input(red, Preprocessing()).flatten()  # blue, green, red
         tensor([-104., -117.,  132.])
     """
-    if preprocessing.channel_order == "BGR":
-        frames = torch.stack(frames.unbind(-1)[::-1], dim=-1)  # several times faster than flip on so short an axis
     mean = None if mean_volume is None else mean_of_windows(mean_volume, preprocessing, windows)
-    return standardised(frames, preprocessing, mean).permute(0, 4, 1, 2, 3)
+    return standardised(in_order(frames, preprocessing), preprocessing, mean).permute(0, 4, 1, 2, 3)
+
+
+def in_order(frames: UInt8[Tensor, "*rest 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "*rest 3"]:
+    """RGB frames with their channels in the preprocessing's order."""
+    if preprocessing.channel_order == "RGB":
+        return frames
+    return torch.stack(frames.unbind(-1)[::-1], dim=-1)  # several times faster than flip on so short an axis
 
 
 def standardised(
