@@ -93,7 +93,7 @@ def write_hour(folder: Path, minutes: int) -> Path:
     """A video of that many minutes, 1280x720, 25 frames/s, H.264."""
     minute, listed, hour = folder / "minute.mp4", folder / "minutes.txt", folder / "hour" / "hour.mp4"
     source = "testsrc2=size=1280x720:rate=25:duration=60,noise=alls=20:allf=t"
-    encode = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "250"]
+    encode = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "250", "-b:v", "2M"]
     run = ["ffmpeg", "-loglevel", "error", "-y"]
     subprocess.run([*run, "-f", "lavfi", "-i", source, *encode, minute], check=True)
     listed.write_text(f"file '{minute}'\n" * minutes)
