@@ -2,7 +2,7 @@
 
     pip install 'pseudo3d[openvino]'
     python benchmarks/inference_cpu.py --videos ../shared/data/fight_surv --out docs/results     # about 12 minutes
-    python benchmarks/inference_cpu.py --quick --out /tmp/quick                                   # a smoke test
+    python benchmarks/inference_cpu.py --quick --out quick                                        # a smoke test
 
 A side is one way to run one network:
 

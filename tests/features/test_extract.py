@@ -12,6 +12,7 @@ from videos import gradient, write_video
 
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, save_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
+from pseudo3d.features import writer as writer_module
 from pseudo3d.features.extract import Progress, estimate, extract
 from pseudo3d.features.store import SourceFile
 
@@ -208,6 +209,24 @@ def test_clips_of_their_own(encoder, samples, tmp_path):
     assert clips.shape == (len(starts), 2048)
     assert np.allclose(clips.mean(axis=0), store.features()[0], rtol=1e-6, atol=1e-7)
     assert np.allclose(store.features()[0], dense.encode(long), rtol=1e-6, atol=1e-7)  # added up as the clips come
+
+
+def test_rows_do_not_wait_for_a_long_video(encoder, samples, tmp_path, monkeypatch):
+    """Ten seconds after a video is done its row is durable, though the next one is not done yet."""
+    now = [0.0]
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
+    inner, durable = type(encoder.load().runner_).compute, []
+
+    def compute(self, batch, layers):
+        durable.append(len(FeatureStore(tmp_path / "s")))
+        return inner(self, batch, layers)
+
+    def on_video(_):
+        now[0] += 11  # while the next one is decoded
+
+    monkeypatch.setattr(type(encoder.runner_), "compute", compute)
+    extract(encoder, samples, tmp_path / "s", on_video=on_video)
+    assert durable == [0, 1, 2]
 
 
 def test_ctrl_c_finishes_the_batch_in_hand(encoder, samples, tmp_path, monkeypatch):

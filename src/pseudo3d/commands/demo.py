@@ -1,5 +1,6 @@
 """``p3d demo``: the main job from files to figures, on a small set that it writes itself."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -159,7 +160,7 @@ def _measure(config: Any, samples: Any, out: Path, clips: int) -> DemoRow:
         weights=trained.checkpoint, clips=clips, device=config.device, dtype=config.dtype, batch_size=8
     ).load()
     started = time.perf_counter()
-    with progress_bar() as bar:
+    with contextlib.closing(encoder), progress_bar() as bar:
         task = bar.add_task("extracting", total=len(samples), note="")
         extract(encoder, samples, store, on_video=lambda _error: bar.update(task, advance=1))
     seconds = time.perf_counter() - started

@@ -1,5 +1,6 @@
 """From a list of videos to a feature store."""
 
+import contextlib
 import logging
 import platform
 import time
@@ -211,7 +212,7 @@ class _Run:
         with ThreadPoolExecutor(1, "hash") as hashing:
             try:
                 results = self._encoder.encode_unordered(
-                    self._opened(hashing), layers=layers, per_clip=per_clip, uninterrupted=self._interrupts.held
+                    self._opened(hashing), layers=layers, per_clip=per_clip, uninterrupted=self._at_work
                 )
                 for index, result in results:
                     with self._interrupts.held():
@@ -219,6 +220,13 @@ class _Run:
                     yield progress
             finally:
                 hashing.shutdown(cancel_futures=True)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Around each clip: Ctrl-C waits, and rows do not wait for the next video, which may be hours long."""
+        with self._interrupts.held():
+            self._writer.flush_if_due()
+            yield
 
     def _opened(self, hashing: ThreadPoolExecutor) -> Iterator[tuple[int, Path]]:
         for index, sample in enumerate(self._todo.videos):

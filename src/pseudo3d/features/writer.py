@@ -203,7 +203,7 @@ class StoreWriter:
         self._waiting[row.video] = row
         self._waiting_bytes += row.nbytes
         self._note(row.video, Described(row.label, row.split, row.group), row.source)
-        self._flush_if_due()
+        self.flush_if_due()
 
     def add_failure(self, video: str, reason: str, source: SourceFile = UNKNOWN_FILE) -> None:
         """Record why a video has no features; a row that it had, of its former content, goes.
@@ -218,7 +218,7 @@ class StoreWriter:
         self._forget(video)
         self.failed[video] = Failure(reason, source, attempts)
         self._failures_changed = True
-        self._flush_if_due()
+        self.flush_if_due()
 
     def remove(self, video: str) -> None:
         """Forget the row of a video, or its failure.
@@ -230,7 +230,7 @@ class StoreWriter:
         if video not in self.done and video not in self.failed:
             raise KeyError(f"{self.location}: {video} is not in the store")
         self._forget(video)
-        self._flush_if_due()
+        self.flush_if_due()
 
     def _forget(self, video: str) -> None:
         self._failures_changed |= self.failed.pop(video, None) is not None
@@ -245,7 +245,11 @@ class StoreWriter:
         if self._closed:
             raise ValueError(f"{self.location}: this writer is closed")
 
-    def _flush_if_due(self) -> None:
+    def flush_if_due(self) -> None:
+        """Write what waits if it has become much, or has waited for ``seconds``.
+
+        ``add`` does it too; a caller whose videos take long does it in between.
+        """
         if (
             len(self._waiting) >= self.rows_per_part
             or self._waiting_bytes >= shards.PART_BYTES

@@ -139,9 +139,8 @@ class FusedEngine:
     """``FusedResNet`` or ``FusedC3D``, or with ranges of activations ``Int8ResNet``, on groups of clips side by side.
 
     Each group has threads of its own, one if there are as many clips as threads. Threads that share one convolution
-    wait for each other after every one of them, and the slowest sets the pace: for P3D ResNet-50 on 2 cores with other
-    work beside it, that took 1.4 times as long in bfloat16 and twice as long in float32. Every group is of one size,
-    the last filled up, so that a clip's bits do not depend on which one it is in.
+    wait for each other after every one of them, and the slowest sets the pace, the more so with other work beside
+    them. Every group is of one size, the last filled up, so that a clip's bits do not depend on which one it is in.
     """
 
     def __init__(self, model: VideoModel, ranges: Mapping[str, float] | None = None) -> None:
@@ -205,10 +204,10 @@ class _Cost:
     speed: float
 
 
-# Measured with P3D ResNet-50 (benchmarks/inference_cpu.py, docs/speed.md). They decide between engines and need not be
-# exact; seconds count from when eager is ready. "graph" and "compile" on CUDA are not measured, and only preferred for
-# what their kind saves.
-_CPU_COSTS = {"fused": _Cost(0.0, 1.6), "eager": _Cost(0.0, 1.0), "compile": _Cost(35.0, 1.6)}
+# They decide between engines and need not be exact; seconds count from when eager is ready. fused against compile is
+# that of P3D ResNet-50 in docs/results/inference_cpu.md; eager is not in it (1.6 is an estimate), and "graph" and
+# "compile" on CUDA are not measured: they are preferred for what their kind saves.
+_CPU_COSTS = {"fused": _Cost(0.0, 1.6), "eager": _Cost(0.0, 1.0), "compile": _Cost(25.0, 1.2)}
 _CUDA_COSTS = {"graph": _Cost(1.0, 1.2), "eager": _Cost(0.0, 1.0)}
 _EAGER_CLIPS_PER_S = {"cpu": 8.0, "cuda": 500.0}
 

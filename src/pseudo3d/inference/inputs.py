@@ -96,7 +96,7 @@ def scaled(
     """Float32 frames times ``scale`` plus ``shift``."""
     *rest, width, channels = frames.shape
     # As one multiplication and one addition, over whole rows of pixels: an axis of three numbers is no vector, and
-    # to broadcast over it takes twenty times as long.
+    # to broadcast over it takes many times as long.
     x = frames.to(torch.float32).reshape(*rest, width * channels)
     return x.mul_(scale).add_(shift).view(*rest, width, channels)
 
