@@ -166,6 +166,7 @@ def test_a_run_that_goes_on_runs_as_the_first_one(encoder, samples, tmp_path):
         "engine": "eager", "device": "cpu", "dtype": "float32", "batch_size": 3, "threads": torch.get_num_threads(),
     }  # fmt: skip
     assert (later.engine, later.batch_size) == ("auto", None)  # the arguments stay what they were
+    assert later.runner_.engine.reason == "as in the run before"
     extract(first, samples, tmp_path / "whole")
     assert np.array_equal(FeatureStore(tmp_path / "s").features(), FeatureStore(tmp_path / "whole").features())
     other = VideoEncoder(weights=weights, clips=3, batch_size=2, workers=0)

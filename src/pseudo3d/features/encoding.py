@@ -177,6 +177,8 @@ class Encoder:
             self.runner_ = ClipRunner(
                 self.ready_.network, expected_clips=expected_clips, ranges=self.ranges_, **choices
             )
+            if self.engine == "auto" and "engine" in self.how_:
+                self.runner_.engine = replace(self.runner_.engine, reason="as in the run before")
             self.made_of_ = how
         self.plan_ = ClipPlan(self.runner_.preprocessing, self.clips, self.sampler, self.stride)
         self.check_layers((self.layer,))
