@@ -49,6 +49,8 @@ WRONG_WORDS = {
     "extract --weights W --out O": "no videos named: give files, a folder, or a list (.txt, .csv)",
     "extract D --weigths W --out O": "unknown option --weigths, did you mean --weights?",
     "extract D --weights W --out O --clips 0": "clips must be at least 1, got 0",
+    "extract D --weights W --out O --stride 0": "stride must be at least 1, got 0",
+    "extract D --weights W --out O --workers -1": "workers and slots must be at least 1",
     "extract D --weights W --out O --clips few": "--clips takes a whole number, got 'few'",
     "extract D --weights W --out O --batch-size 0": "batch size must be at least 1, got 0",
     "extract D --weights W --out O --layers pool6": "no layer 'pool6'; this network has res2, res3, res4, res5, pool5,",

@@ -94,7 +94,8 @@ def extract(
     if stride is not None:
         sampler, per_clip = "sliding", True
     with started_encoder(
-        model=model, weights=weights, clips=clips, sampler=sampler, stride=stride or SLIDING_STRIDE, device=device,
+        model=model, weights=weights, clips=clips, sampler=sampler, device=device,
+        stride=SLIDING_STRIDE if stride is None else stride,
         dtype=dtype, engine=engine, batch_size=batch_size, class_names=class_names, workers=workers, timeout=timeout,
         memory=memory,
     ) as encoder:  # fmt: skip
