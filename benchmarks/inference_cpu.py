@@ -34,7 +34,7 @@ from typing import Any
 RESNETS = ("fused float32", "fused bfloat16", "fused int8", "openvino bfloat16")
 PLAIN = ("conv3d float32", "conv3d bfloat16", "ov-conv3d float32", "ov-conv3d bfloat16")
 SIDES = {
-    "p3d_resnet50": (*RESNETS, "compile float32", "compile bfloat16", *PLAIN),
+    "p3d_resnet50": (*RESNETS, "eager float32", "eager bfloat16", "compile float32", "compile bfloat16", *PLAIN),
     "p3d_resnet152": (*RESNETS, *PLAIN),
     "resnet50": ("fused float32", "fused bfloat16", "conv3d float32"),
     "c3d": ("fused float32", "fused bfloat16", "eager float32", "openvino bfloat16"),

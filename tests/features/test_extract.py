@@ -298,12 +298,36 @@ def test_other_layers_are_another_store(encoder, samples, tmp_path):
         extract(encoder, samples, tmp_path / "s", layers=("prob",))
 
 
-def test_labels_that_changed_are_not_passed_over(encoder, samples, tmp_path):
+def test_labels_change_without_extracting_again(encoder, samples, tmp_path, read):
     extract(encoder, samples, tmp_path / "s")
-    changed = replace(samples, samples=tuple(replace(sample, group="day 3") for sample in samples.samples))
-    with pytest.raises(Pseudo3dError, match=r"3 videos have another label, split or group than when .*\(b.mkv, a.mkv,"):
-        extract(encoder, changed, tmp_path / "s")
-    assert FeatureStore(tmp_path / "s").groups == ["day 2", "day 1", None]
+    before = FeatureStore(tmp_path / "s").features()
+    read.clear()
+    anew = SampleList(samples.root, (Sample("a.mkv", "up", "val"), Sample("c.mkv", "down", group="day 3")))
+    told = []
+    report = extract(encoder, anew, tmp_path / "s", on_start=told.append)
+    assert (report.encoded, report.already_done, read) == (0, 2, [])
+    assert list(told[0].redescribed) == ["a.mkv", "c.mkv"]
+    store = FeatureStore(tmp_path / "s")
+    assert store.labels == ["up", "left", "down"]
+    assert store.splits == ["val", "train", None]
+    assert store.groups == ["day 2", "day 1", "day 3"]  # what the new list does not say stays
+    assert np.array_equal(store.features(), before)
+    extract(encoder, replace(samples, samples=tuple(Sample(each.path) for each in samples.samples)), tmp_path / "s")
+    assert FeatureStore(tmp_path / "s").labels == store.labels
+
+
+def test_prune_removes_what_is_gone_and_nothing_else(encoder, samples, tmp_path):
+    extract(encoder, samples, tmp_path / "s")
+    (samples.root / "b.mkv").unlink()
+    (samples.root / "broken.mkv").unlink()
+    part = replace(samples, samples=samples.samples[3:])  # a.mkv is there still, though not asked for
+    extract(encoder, part, tmp_path / "s")
+    assert FeatureStore(tmp_path / "s").videos == ["a.mkv", "b.mkv", "c.mkv"]
+    told = []
+    extract(encoder, part, tmp_path / "s", prune=True, on_start=told.append)
+    assert sorted(told[0].vanished) == ["b.mkv", "broken.mkv"]
+    store = FeatureStore(tmp_path / "s")
+    assert (store.videos, store.failures) == (["a.mkv", "c.mkv"], {})
 
 
 def test_another_folder_with_the_same_names_is_not_the_same_videos(encoder, samples, tmp_path):

@@ -495,3 +495,13 @@ def test_reserved_keys(tmp_path):
     with pytest.raises(ValueError, match="info may not have the key manifest"):
         StoreWriter(tmp_path / "s", {"manifest": 1})
     assert not (tmp_path / "s").exists()
+
+
+def test_a_row_that_waits_is_described_anew_too(tmp_path):
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        writer.add(VideoFeatures("a.mp4", {"pool5": np.ones(3, np.float32)}, (0,), 9, label="x"))
+        writer.describe({"a.mp4": Described("y", "val", "g")})
+        with pytest.raises(KeyError, match=r"b\.mp4 is not in the store"):
+            writer.describe({"b.mp4": Described("y")})
+    store = FeatureStore(tmp_path / "s")
+    assert (store.labels, store.splits, store.groups) == (["y"], ["val"], ["g"])

@@ -168,7 +168,7 @@ def step_with_error(folder, step, event, again, monkeypatch):
     if again:
         writer.flush() if step < len(STEPS) else writer.close()
         assert state_of(folder) == STATES[step], (step, event)
-    writer._place.unlock()  # as the end of a process does
+    writer._committed.release()  # as the end of a process does
     if failed and not again:
         check_going_on(folder)
     return failed

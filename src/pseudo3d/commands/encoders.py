@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def started_encoder(
-    *, workers: int | None = None, timeout: float = 60.0, memory: float = 2.0, **options: Any
+    *, workers: int | None = None, timeout: float = 60.0, memory: float = 2.0, early: bool = True, **options: Any
 ) -> Iterator["Encoder"]:
-    """An ``Encoder`` whose decoders have been started first; they are gone at the end.
+    """An ``Encoder`` whose decoders, unless others decode, have been started first; they are gone at the end.
 
     They import what they need while this process imports PyTorch, which takes seconds.
 
@@ -22,6 +22,7 @@ def started_encoder(
         workers: as for ``Encoder``.
         timeout: as for ``Encoder``.
         memory: as for ``Encoder``.
+        early: start them now.
         options: the other arguments of ``Encoder``.
 
     Raises:
@@ -33,7 +34,7 @@ def started_encoder(
         # A thread that waits for the others sleeps instead of turning: decoders need the cores that it would burn.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     decoders = Decoders(default_workers() if workers is None else workers, timeout, memory)
-    with decoders.start() if decoders.workers else contextlib.nullcontext() as pool:
+    with decoders.start() if early and decoders.workers else contextlib.nullcontext() as pool:
         from pseudo3d.features.encoding import Encoder
 
         encoder = Encoder(workers=workers, timeout=timeout, memory=memory, **options)

@@ -13,7 +13,8 @@ import tyro
 if TYPE_CHECKING:
     from pseudo3d.data.annotations import SampleList
     from pseudo3d.features.encoding import Encoder
-    from pseudo3d.features.extract import Todo
+    from pseudo3d.features.sharding import Shard
+    from pseudo3d.features.todo import Todo
 
 
 def run(args: Sequence[str]) -> int:
@@ -39,6 +40,9 @@ def extract(
     groups: Path | None = None,
     format: Literal["parquet", "npy", "csv"] = "parquet",
     retry_failed: tyro.conf.FlagCreatePairsOff[bool] = False,
+    prune: tyro.conf.FlagCreatePairsOff[bool] = False,
+    shard: str | None = None,
+    cluster: Literal["ray"] | None = None,
     wait: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
     device: str = "auto",
@@ -73,6 +77,10 @@ def extract(
         groups: file of `path group` lines: what comes from one source.
         format: also write files into the store's folder: a .npy for each video, or one .csv.
         retry_failed: try again the videos that failed before.
+        prune: remove videos from the store that are not on the disk any more.
+        shard: i/n, such as 0/16: do this part of the videos, while other processes with the same command, on any
+            machine, do the others, for example $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT or $RANK/$WORLD_SIZE.
+        cluster: ray: on all machines of a Ray cluster, that of RAY_ADDRESS or the one that this machine belongs to.
         wait: for another process that writes to this store.
         dry_run: only say what would be done and how long it should take.
         device: auto, cpu, cuda, mps.
@@ -90,6 +98,15 @@ def extract(
 
     if format != "parquet" and "://" in out:
         raise Pseudo3dError(f"--format {format} writes files, and {out} is no folder of this machine; leave it out")
+    part = None
+    if shard is not None:
+        from pseudo3d.features.sharding import parse_shard
+
+        part = parse_shard(shard)
+    if format != "parquet" and part is not None:
+        raise Pseudo3dError(f"--format {format} writes all videos; use `p3d store export` when all shards are done")
+    if cluster is not None and part is not None:
+        raise Pseudo3dError("--cluster divides the videos itself; leave --shard out")
     samples = collect_samples(videos, groups=groups)
     if stride is not None:
         sampler, per_clip = "sliding", True
@@ -97,10 +114,10 @@ def extract(
         model=model, weights=weights, clips=clips, sampler=sampler, device=device,
         stride=SLIDING_STRIDE if stride is None else stride,
         dtype=dtype, engine=engine, batch_size=batch_size, class_names=class_names, workers=workers, timeout=timeout,
-        memory=memory,
+        memory=memory, early=cluster is None,
     ) as encoder:  # fmt: skip
         wanted = tuple(name.strip() for name in layers.split(",") if name.strip())
-        job = _Job(encoder, samples, out, wanted, per_clip, retry_failed, wait)
+        job = _Job(encoder, samples, out, wanted, per_clip, retry_failed, prune, part, cluster, wait)
         if dry_run:
             return job.say()
         code = job.run()
@@ -119,13 +136,17 @@ class _Job:
     layers: tuple[str, ...]
     per_clip: bool
     retry_failed: bool
+    prune: bool
+    shard: "Shard | None"
+    cluster: Literal["ray"] | None
     wait: bool
 
     def run(self) -> int:
         """Extract behind a progress bar, and say what came of it."""
         from pseudo3d.commands.output import report_failures
         from pseudo3d.commands.progress import ExtractionProgress, duration
-        from pseudo3d.features.extract import Progress, Todo, extract
+        from pseudo3d.features.extract import Progress, extract
+        from pseudo3d.features.todo import Todo
 
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
@@ -141,7 +162,8 @@ class _Job:
             try:
                 report = extract(
                     self.encoder, self.samples, self.out, layers=self.layers, per_clip=self.per_clip,
-                    retry_failed=self.retry_failed, wait=self.wait, on_start=on_start, on_video=on_video,
+                    retry_failed=self.retry_failed, prune=self.prune, shard=self.shard, cluster=self.cluster,
+                    wait=self.wait, on_start=on_start, on_video=on_video,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 done = f" after {bars[0].videos} of {bars[0].total} videos" if bars else ""
@@ -157,15 +179,13 @@ class _Job:
     def say(self) -> int:
         """What a run would do, and about how long it would take; nothing is written."""
         from pseudo3d.commands.progress import duration
-        from pseudo3d.features.extract import estimate, find_todo
-        from pseudo3d.features.store import FeatureStore, read_info
+        from pseudo3d.features.extract import estimate
+        from pseudo3d.features.store import read_info
+        from pseudo3d.features.todo import Known, find_todo
 
-        done, failed = {}, {}
-        if read_info(self.out) is not None:
-            store = FeatureStore(self.out)
-            done = dict(zip(store.videos, store.sources, strict=True))
-            failed = store.failed
-        todo = find_todo(done, failed, self.samples, retry_failed=self.retry_failed)
+        known = Known({}, {}, {}) if read_info(self.out) is None else Known.of_store(self.out)
+        samples = self.samples if self.shard is None else self.shard.part_of(self.samples)
+        todo = find_todo(known, samples, retry_failed=self.retry_failed, prune=self.prune)
         self.encoder.load(self.encoder.clips * len(todo.videos)).check_layers(self.layers)
         self._say_how(todo)
         about = estimate(self.encoder, [self.samples.root / sample.path for sample in todo.videos], self.layers)
@@ -196,6 +216,8 @@ class _Job:
         counts += [f"{len(todo.changed)} of them changed since"] if todo.changed else []
         counts += [f"{todo.done} done before"] if todo.done else []
         counts += [f"{todo.failed} failed before (--retry-failed tries them again)"] if todo.failed else []
+        counts += [f"{len(todo.redescribed)} with another label, split or group now"] if todo.redescribed else []
+        counts += [f"{len(todo.vanished)} gone, to be removed from the store"] if todo.vanished else []
         print(f"p3d: {', '.join(counts)}", file=sys.stderr)
         print(
             f"p3d: {how['dtype']} on {how['device']}, batches of {how['batch_size']}, {workers} decoders; engine "

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,80 +19,17 @@ from jaxtyping import Float32
 
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.features.decoders import Decoders, default_workers
+from pseudo3d.features.gathered import EncodedVideo, Gathered, Layers
 from pseudo3d.features.networks import DEFAULT_MODEL, ReadyNetwork, open_network
 from pseudo3d.inference import ClipBatches, ClipRunner, DType, choose_device
 from pseudo3d.models import VideoModel
 from pseudo3d.models.interface import check_layers
-from pseudo3d.video.clips import ClipFacts, ClipPlan, ClipStream
+from pseudo3d.video.clips import ClipPlan, ClipStream
 from pseudo3d.video.pool import Decoded, DecoderPool, Event, Failed, NewClip
 from pseudo3d.video.sampling import SLIDING_STRIDE
 
 Encoding = TypeVar("Encoding", bound="Encoder")
 _CALIBRATED_ON = 8  # videos
-Layers = dict[str, Float32[np.ndarray, "..."]]
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedVideo:
-    """What became of one video: its features, or why it has none.
-
-    Args:
-        path: as it was given.
-        layers: float32 activations averaged over the clips, by layer: (D,), or (C, T, H, W) for res2 to res5. Empty
-            when it failed.
-        error: one line, None when all went well.
-        facts: of the video and its clips; None when it failed.
-        clips: the activations of each sampled clip, (clips, ...), where they were asked for.
-    """
-
-    path: Path
-    layers: Layers = field(default_factory=dict)
-    error: str | None = None
-    facts: ClipFacts | None = None
-    clips: Layers = field(default_factory=dict)
-
-
-class _Gathered:
-    """The activations of one video, clip by clip as they are computed.
-
-    Args:
-        path: of the video.
-        keep: whether every clip's activations are needed in the end. Without, and when no clip is sampled twice, they
-            are added up as they come: a long video has thousands of clips.
-    """
-
-    def __init__(self, path: Path, keep: bool) -> None:
-        self.path, self._keep = path, keep
-        self.reading = 0  # a file that starts over is read a second time: what is left of the first does not count
-        self.waiting = 0  # clips handed to the network, not yet computed
-        self.facts: ClipFacts | None = None
-        self._rows: list[Layers] = []
-        self._sums: dict[str, np.ndarray] = {}
-
-    def begin_clip(self, number: int) -> None:
-        if number == 0:
-            self.reading, self.waiting = self.reading + 1, 0
-            self._rows, self._sums = [], {}
-        self.waiting += 1
-
-    def add(self, features: Layers) -> None:
-        self.waiting -= 1
-        if self._keep:
-            self._rows.append({name: values.copy() for name, values in features.items()})
-            return
-        for name, values in features.items():
-            self._sums[name] = self._sums[name] + values if name in self._sums else values.astype(np.float64)
-
-    def result(self, per_clip: bool) -> EncodedVideo:
-        assert self.facts is not None
-        if not self._keep:
-            count = len(self.facts.starts)
-            means = {name: (total / count).astype(np.float32) for name, total in self._sums.items()}
-            return EncodedVideo(self.path, means, facts=self.facts)
-        rows = list(self.facts.rows)
-        clips = {name: np.stack([self._rows[row][name] for row in rows]) for name in self._rows[0]}
-        means = {name: values.mean(axis=0, dtype=np.float64).astype(np.float32) for name, values in clips.items()}
-        return EncodedVideo(self.path, means, facts=self.facts, clips=clips if per_clip else {})
 
 
 class Encoder:
@@ -290,11 +227,11 @@ class Encoder:
             paths = itertools.chain(first, paths)
         keep = per_clip or self.sampler != "sliding"
         batches: ClipBatches[tuple[int, int]] = ClipBatches(self.runner_, wanted)
-        videos: dict[int, _Gathered] = {}
+        videos: dict[int, Gathered] = {}
 
         def opened() -> Iterator[tuple[int, Path]]:
             for index, path in paths:
-                videos[index] = _Gathered(Path(path), keep)
+                videos[index] = Gathered(Path(path), keep)
                 yield index, Path(path)
 
         def take(computed: list[tuple[tuple[int, int], Layers]]) -> Iterator[tuple[int, EncodedVideo]]:

@@ -4,23 +4,27 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
 import torch
 
 from pseudo3d import __version__
-from pseudo3d.data.annotations import Sample, SampleList
+from pseudo3d.data.annotations import SampleList
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
-from pseudo3d.features.encoding import EncodedVideo, Encoder
+from pseudo3d.features.committed import json_types
+from pseudo3d.features.distributed import ClusterEncoder, Result, connected
+from pseudo3d.features.encoding import Encoder
+from pseudo3d.features.gathered import EncodedVideo
 from pseudo3d.features.interrupts import Interrupts
-from pseudo3d.features.store import Failure, SourceFile, StoreWriter, VideoFeatures, read_info
-from pseudo3d.files import sha256_of
+from pseudo3d.features.sharding import Shard, agree
+from pseudo3d.features.store import SourceFile, StoreWriter, VideoFeatures, read_info
+from pseudo3d.features.todo import Known, Todo, changed_meanwhile, content_of, find_todo, state_of
 from pseudo3d.video.clips import ClipStream
 
 _log = logging.getLogger("pseudo3d")
@@ -61,23 +65,6 @@ class Progress:
     clips: int
 
 
-@dataclass(frozen=True)
-class Todo:
-    """What a run has to do.
-
-    Args:
-        videos: to encode, in the order of the list.
-        changed: those of them that the store has with other content.
-        done: how many are in the store, unchanged.
-        failed: how many failed before, have not changed since, and are not tried again.
-    """
-
-    videos: tuple[Sample, ...]
-    changed: frozenset[str]
-    done: int
-    failed: int
-
-
 def extract(
     encoder: Encoder,
     samples: SampleList,
@@ -87,6 +74,9 @@ def extract(
     per_clip: bool = False,
     retry_failed: bool = False,
     wait: bool = False,
+    prune: bool = False,
+    shard: Shard | None = None,
+    cluster: Literal["ray"] | None = None,
     on_start: Callable[[Todo], None] | None = None,
     on_video: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
@@ -103,6 +93,9 @@ def extract(
         per_clip: store those of every clip too.
         retry_failed: try videos again that failed before.
         wait: for another process that writes to this store, instead of saying so.
+        prune: remove the rows and failures of videos that are neither in the list nor on the disk any more.
+        shard: do this part of the videos only; other processes do the others, at the same time if they like.
+        cluster: "ray" for all machines of a Ray cluster; this process is the one that writes.
         on_start: told what there is to do.
         on_video: told of each video (a progress bar).
 
@@ -112,30 +105,34 @@ def extract(
         OSError: ``out`` cannot be written or the disk is full; what was written before stays whole.
         KeyboardInterrupt: SIGINT or SIGTERM; the batch in hand is finished and stored first.
     """
-    before = read_info(out)
-    expected = None if encoder.sampler == "sliding" else encoder.clips * len(samples)
-    encoder.run_as({key: before[key] for key in HOW if key in before} if before else {}).load(expected)
-    encoder.check_layers(layers)  # before a store is made that would carry a wrong name for ever
-    encoder.calibrate([samples.root / sample.path for sample in samples.samples])
-    info = {
-        **encoder.describe(),
-        "layers": list(layers),
-        "per_clip": per_clip,
-        "root": samples.root.as_posix(),
-        "made_with": _made_with(encoder, before),
-    }
-    with Interrupts() as interrupts, StoreWriter(out, info, wait=wait) as writer:
-        _check_described(writer, samples)
-        todo = find_todo(writer.sources, writer.failed, samples, retry_failed=retry_failed)
+    if shard is not None and prune:
+        raise Pseudo3dError("a shard leaves the store itself alone and cannot prune it; use --prune without --shard")
+    with contextlib.ExitStack() as stack:
+        if cluster is not None:
+            stack.enter_context(connected())
+        info = _make_ready(encoder, samples, layers, per_clip, read_info(out))
+        if shard is not None:
+            info = _make_ready(encoder, samples, layers, per_clip, agree(out, json_types(info)))
+            samples = shard.part_of(samples)
+        interrupts = stack.enter_context(Interrupts())
+        writer = stack.enter_context(StoreWriter(out, info, wait=wait, shard=shard))
+        known = Known(writer.sources, writer.failed, writer.done) if shard is None else Known.of_store(out)
+        todo = find_todo(known, samples, retry_failed=retry_failed, prune=prune)
+        _check_described(writer.location, todo, shard)
+        writer.describe(todo.redescribed)
+        for video in todo.vanished:
+            writer.remove(video)
         if on_start is not None:
             on_start(todo)
         run = _Run(encoder, samples, writer, todo, interrupts)
-        for progress in run.encode(layers, per_clip):
+        encode = run.here if cluster is None else run.on_cluster
+        for progress in run.store(encode(layers, per_clip)):
             if on_video is not None:
                 on_video(progress)
         # only those of this call: the store may know of videos that are not asked for now
         asked = {sample.path for sample in samples.samples}
-        failures = {path: reason for path, reason in writer.failures.items() if path in asked}
+        failed = {path: each.reason for path, each in known.failed.items()} | writer.failures
+        failures = {path: reason for path, reason in failed.items() if path in asked and path not in writer.done}
     return ExtractReport(run.encoded, todo.done, failures, run.clips, run.damaged)
 
 
@@ -202,24 +199,42 @@ class _Run:
     ) -> None:
         self._encoder, self._root, self._writer = encoder, samples.root, writer
         self._todo, self._interrupts = todo, interrupts
-        self._read: dict[
-            int, tuple[SourceFile, Future[str | None]]
-        ] = {}  # of the videos in hand: as they were at first
         self.encoded = self.clips = self.damaged = 0
 
-    def encode(self, layers: Sequence[str], per_clip: bool) -> Iterator[Progress]:
+    def store(self, results: Iterable[Result]) -> Iterator[Progress]:
         """Every video of the list, stored one by one as they are done."""
+        for index, result, source in results:
+            with self._interrupts.held():
+                progress = self._store(index, result, source)
+            yield progress
+
+    def here(self, layers: Sequence[str], per_clip: bool) -> Iterator[Result]:
+        """The videos, encoded on this machine and hashed while they are decoded."""
+        read: dict[int, tuple[SourceFile, Future[str | None]]] = {}  # of the videos in hand: as they were at first
+
+        def opened() -> Iterator[tuple[int, Path]]:
+            for index, path in self._paths():
+                read[index] = (state_of(path), hashing.submit(content_of, path))
+                yield index, path
+
         with ThreadPoolExecutor(1, "hash") as hashing:
             try:
-                results = self._encoder.encode_unordered(
-                    self._opened(hashing), layers=layers, per_clip=per_clip, uninterrupted=self._at_work
-                )
-                for index, result in results:
-                    with self._interrupts.held():
-                        progress = self._store(index, result)
-                    yield progress
+                for index, result in self._encoder.encode_unordered(
+                    opened(), layers=layers, per_clip=per_clip, uninterrupted=self._at_work
+                ):
+                    before, hashed = read.pop(index)
+                    error = result.error or changed_meanwhile(result.path, before)
+                    checked = result if error is None else EncodedVideo(result.path, error=error)
+                    yield index, checked, before._replace(sha256=hashed.result())
             finally:
                 hashing.shutdown(cancel_futures=True)
+
+    def on_cluster(self, layers: Sequence[str], per_clip: bool) -> Iterator[Result]:
+        """The videos, encoded by the machines of a Ray cluster."""
+        for result in ClusterEncoder(self._encoder, layers, per_clip).encode(list(self._paths())):
+            with self._interrupts.held():
+                self._writer.flush_if_due()
+            yield result
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -228,22 +243,14 @@ class _Run:
             self._writer.flush_if_due()
             yield
 
-    def _opened(self, hashing: ThreadPoolExecutor) -> Iterator[tuple[int, Path]]:
-        for index, sample in enumerate(self._todo.videos):
-            path = self._root / sample.path
-            self._read[index] = (state_of(path), hashing.submit(_content_of, path))
-            yield index, path
+    def _paths(self) -> Iterator[tuple[int, Path]]:
+        return ((index, self._root / sample.path) for index, sample in enumerate(self._todo.videos))
 
-    def _store(self, index: int, result: EncodedVideo) -> Progress:
+    def _store(self, index: int, result: EncodedVideo, source: SourceFile) -> Progress:
         sample = self._todo.videos[index]
-        before, hashed = self._read.pop(index)
-        source = before._replace(sha256=hashed.result())
-        error = result.error
-        if error is None and state_of(result.path) != before:
-            error = f"{result.path}: changed while it was read; run the same command again when it is complete"
-        if error is not None:
-            self._writer.add_failure(sample.path, error, source)
-            return Progress(error, 0)
+        if result.error is not None:
+            self._writer.add_failure(sample.path, result.error, source)
+            return Progress(result.error, 0)
         facts = result.facts
         assert facts is not None
         row = VideoFeatures(
@@ -270,59 +277,30 @@ class _Run:
         return Progress(None, len(facts.starts))
 
 
-def find_todo(
-    done: Mapping[str, SourceFile], failed: Mapping[str, Failure], samples: SampleList, *, retry_failed: bool = False
-) -> Todo:
-    """Which videos a store lacks, has with other content, or knows to have failed.
-
-    Size and time of change tell; where only the time differs (a copy), the content does.
-
-    Args:
-        done: the files that the store's rows were made of.
-        failed: the store's failures.
-        samples: the videos that are wanted.
-        retry_failed: try those again that failed.
-    """
-    videos, changed, unchanged, given_up = [], set(), 0, 0
-    for sample in samples.samples:
-        path = samples.root / sample.path
-        if sample.path in done:
-            if _same_file(path, done[sample.path]):
-                unchanged += 1
-                continue
-            changed.add(sample.path)
-        elif sample.path in failed and not retry_failed and _same_file(path, failed[sample.path].source):
-            given_up += 1
-            continue
-        videos.append(sample)
-    return Todo(tuple(videos), frozenset(changed), unchanged, given_up)
+def _make_ready(
+    encoder: Encoder, samples: SampleList, layers: Sequence[str], per_clip: bool, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Load the network the way the store was made, if there is one; what is to be said of the store."""
+    expected = None if encoder.sampler == "sliding" else encoder.clips * len(samples)
+    encoder.run_as({key: before[key] for key in HOW if key in before} if before else {}).load(expected)
+    encoder.check_layers(layers)  # before a store is made that would carry a wrong name for ever
+    encoder.calibrate([samples.root / sample.path for sample in samples.samples])
+    return {
+        **encoder.describe(),
+        "layers": list(layers),
+        "per_clip": per_clip,
+        "root": samples.root.as_posix(),
+        "made_with": _made_with(encoder, before),
+    }
 
 
-def state_of(path: Path) -> SourceFile:
-    """Size and time of change of a file, empty when it is not there; its content is not read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return SourceFile()
-    return SourceFile(status.st_size, status.st_mtime_ns)
-
-
-def _same_file(path: Path, known: SourceFile) -> bool:
-    """Whether a file is what it was; one that is gone has not changed."""
-    now = state_of(path)
-    if now.size is None:
-        return True
-    if now.size != known.size:
-        return False
-    return now.modified == known.modified or (known.sha256 is not None and _content_of(path) == known.sha256)
-
-
-def _content_of(path: Path) -> str | None:
-    """The hash of a file's content; None for what cannot be read, which is said where it is decoded."""
-    try:
-        return sha256_of(path)
-    except OSError:
-        return None
+def _check_described(location: str, todo: Todo, shard: Shard | None) -> None:
+    """Raise for what a shard must not touch: the rows of the store itself."""
+    if shard is not None and todo.redescribed:
+        raise Pseudo3dError(
+            f"{location}: {len(todo.redescribed)} videos have another label, split or group than in the store "
+            f"({first_few(todo.redescribed)}); run the same command once without --shard to change their rows"
+        )
 
 
 def _made_with(encoder: Encoder, before: dict[str, Any] | None) -> dict[str, str]:
@@ -342,17 +320,3 @@ def _made_with(encoder: Encoder, before: dict[str, Any] | None) -> dict[str, str
             "the store was made with other software (%s): features agree, but not to the bit", "; ".join(other)
         )
     return known
-
-
-def _check_described(writer: StoreWriter, samples: SampleList) -> None:
-    """Raise if a video in the store has another label, split or group now: its row would go on saying the old one."""
-    changed = [
-        sample.path
-        for sample in samples.samples
-        if writer.done.get(sample.path, ()) not in ((), (sample.label, sample.split, sample.group))
-    ]
-    if changed:
-        raise Pseudo3dError(
-            f"{writer.location}: {len(changed)} videos have another label, split or group than when they were "
-            f"extracted ({first_few(changed)}); give a new folder for --out"
-        )

@@ -30,14 +30,18 @@ class Failure:
     attempts: int = 1
 
 
-def read_failures(folder: Folder) -> dict[str, Failure]:
+def read_failures(folder: Folder, below: str = "") -> dict[str, Failure]:
     """The failures by video.
+
+    Args:
+        folder: the store.
+        below: a folder in it, with a slash at the end: that of a shard.
 
     Raises:
         Pseudo3dError: a line that is none of ours.
     """
     try:
-        text = folder.read(FAILURES).decode("utf-8", errors="replace")
+        text = folder.read(f"{below}{FAILURES}").decode("utf-8", errors="replace")
     except FileNotFoundError:
         return {}
     failures = {}
@@ -48,7 +52,7 @@ def read_failures(folder: Folder) -> dict[str, Failure]:
             failures[str(told["video"])] = Failure(str(told["reason"]), source, int(told["attempts"]))
         except (KeyError, TypeError, ValueError) as error:
             raise Pseudo3dError(
-                f"{folder.location}/{FAILURES}, line {number}: cannot be read ({error!r}); remove the line"
+                f"{folder.location}/{below}{FAILURES}, line {number}: cannot be read ({error!r}); remove the line"
             ) from None
     return failures
 

@@ -86,6 +86,10 @@ class Described(NamedTuple):
     split: str | None = None
     group: str | None = None
 
+    def changed(self, now: "Described") -> "Described":
+        """What is said now, and where nothing is, what was said before."""
+        return Described(*(old if new is None else new for old, new in zip(self, now, strict=True)))
+
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:

@@ -8,7 +8,7 @@ nobody names, which the next writer removes.
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pseudo3d.errors import Pseudo3dError, printable
 from pseudo3d.features.folders import Folder
-from pseudo3d.features.rows import COLUMNS
+from pseudo3d.features.rows import COLUMNS, Described
 
 STORE_VERSION = 2
 STORE = "store.json"
@@ -72,17 +72,21 @@ class Manifest:
         return (json.dumps({_VERSION: STORE_VERSION, **self.info, _MANIFEST: told}, indent=2) + "\n").encode()
 
 
-def read_manifest(folder: Folder) -> tuple[Manifest, bytes] | None:
+def read_manifest(folder: Folder, below: str = "") -> tuple[Manifest, bytes] | None:
     """What ``store.json`` says, and its content; None when there is none.
+
+    Args:
+        folder: the store.
+        below: a folder in it, with a slash at the end: that of a shard.
 
     Raises:
         Pseudo3dError: not what a writer writes, or of another version.
     """
     try:
-        raw = folder.read(STORE)
+        raw = folder.read(f"{below}{STORE}")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    where = f"{folder.location}/{STORE}"
+    where = f"{folder.location}/{below}{STORE}"
     try:
         told = json.loads(raw)
     except ValueError as error:  # JSON or UTF-8
@@ -168,6 +172,15 @@ def open_part(folder: Folder, part: Part) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
+def missing(folder: Folder, parts: Iterable[Part]) -> list[Part]:
+    """The parts whose files are gone."""
+    parts = list(parts)
+    there = set()
+    for below in {part.file.rpartition("/")[0] for part in parts}:
+        there |= {f"{below}/{name}" if below else name for name in folder.names(below)}
+    return [part for part in parts if part.file not in there]
+
+
 def read_small(folder: Folder, part: Part, columns: Collection[str]) -> tuple[pa.Table, pa.Schema]:
     """Some columns of a part, and the schema of all."""
     with open_part(folder, part) as file:
@@ -186,6 +199,17 @@ def without(tables: Iterable[pa.Table], videos: Collection[str]) -> Iterator[pa.
     gone = pa.array(sorted(videos), pa.string())
     for table in tables:
         yield table.filter(pc.invert(pc.is_in(table["video"], value_set=gone))) if videos else table
+
+
+def described(tables: Iterable[pa.Table], anew: Mapping[str, Described]) -> Iterator[pa.Table]:
+    """Tables in which other things are said of some videos."""
+    for table in tables:
+        rows = table.select(["video", *Described._fields]).to_pylist()
+        told = [anew.get(row["video"]) or Described(*(row[name] for name in Described._fields)) for row in rows]
+        for i, name in enumerate(Described._fields):
+            column = pa.array([each[i] for each in told], pa.string())
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        yield table
 
 
 def check_same(where: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@
       part-00000.parquet    rows: rows.py lists the columns
       failures.jsonl        one line a video that could not be used, with its reason
       columns/NAME.parquet  features from elsewhere, by video (``FeatureStore.add``)
+      shards/3-of-16/       what a process that was given a part of the list has done (``sharding.py``)
 
 Any Parquet reader (pandas, DuckDB, Polars) reads the parts without this package. ``writer.py`` says how they are
 written so that nothing is lost; docs/store.md explains all of it to users.
@@ -34,12 +35,12 @@ from pseudo3d.features.foreign import (
     write_foreign,
 )
 from pseudo3d.features.journal import Failure as Failure
-from pseudo3d.features.journal import read_failures
 from pseudo3d.features.mapped import mapped_nameless, mapped_npy
 from pseudo3d.features.rows import COLUMNS, LISTS, SourceFile, clips_column, layout_of_schema, timeline_of, to_numpy
 from pseudo3d.features.rows import Described as Described
 from pseudo3d.features.rows import Timeline as Timeline
 from pseudo3d.features.rows import VideoFeatures as VideoFeatures
+from pseudo3d.features.sharding import StoreState, read_state
 from pseudo3d.features.shards import Part
 from pseudo3d.features.writer import StoreWriter as StoreWriter
 
@@ -105,31 +106,35 @@ class FeatureStore:
         before = None
         for attempt in range(_ATTEMPTS):
             time.sleep(0.005 * attempt)
-            failed = read_failures(self._place)  # first: a video that is done meanwhile is then in the parts
-            found = shards.read_manifest(self._place)
-            if found is None:
+            state = read_state(self._place)
+            if state is None:
                 raise Pseudo3dError(
                     f"{self.location}: not a feature store (no {shards.STORE}); make one with `p3d extract`"
                 )
-            manifest, raw = found
-            self.info: dict[str, Any] = manifest.info
-            self._parts: tuple[Part, ...] = manifest.parts
+            self.info: dict[str, Any] = state.info
+            self._parts: tuple[Part, ...] = state.parts
             try:
-                self._read_small()
+                self._read_small(state)
+                failed = {**state.failed, **state.newer_failed}
                 self.failed = {video: each for video, each in failed.items() if video not in self._row_of}
                 """What is known of each video without features."""
                 return
             except FileNotFoundError as error:
-                if raw == before:
+                if state == before:
                     self._say_gone(error)
-                before = raw
+                before = state
         raise Pseudo3dError(f"{self.location}: is being changed all the time; try again")
 
-    def _read_small(self) -> None:
+    def _read_small(self, state: StoreState) -> None:
         read = [shards.read_small(self._place, part, _SMALL) for part in self._parts]
-        table = pa.concat_tables([table for table, _ in read]) if read else COLUMNS.empty_table().select(_SMALL)
         self._layout = layout_of_schema(read[0][1]) if read else layout_of_schema(COLUMNS)
-        part_of = np.repeat(np.arange(len(read)), [len(table) for table, _ in read])
+        newer = {video for table, _ in read[: state.newer] for video in table["video"].to_pylist()}
+        stale = newer | state.newer_failed.keys()  # what shards have done again: rows of before do not count
+        tables = [
+            table if i < state.newer else next(shards.without([table], stale)) for i, (table, _) in enumerate(read)
+        ]
+        table = pa.concat_tables(tables) if read else COLUMNS.empty_table().select(_SMALL)
+        part_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         order = pc.sort_indices(table, sort_keys=[("video", "ascending")])
         self.table: pa.Table = table.take(order)
         """The columns of one value, in the order of ``videos``: ``rows.COLUMNS`` without starts and times."""
@@ -142,7 +147,7 @@ class FeatureStore:
             raise Pseudo3dError(f"{self.location}: {twice} is in two of the parts; remove one of the parts")
 
     def _say_gone(self, error: FileNotFoundError) -> None:
-        gone = sorted({part.file for part in self._parts} - set(self._place.names()))
+        gone = sorted(part.file for part in shards.missing(self._place, self._parts))
         raise Pseudo3dError(
             f"{self.location}: {first_few(gone)} is gone; run the same `p3d extract` again to make up for it"
         ) from error
@@ -264,11 +269,11 @@ class FeatureStore:
             try:
                 yield from shards.read_groups(self._place, part, {"video", *columns})
             except FileNotFoundError as error:
-                found = shards.read_manifest(self._place)
-                if found is None or part in found[0].parts:
+                state = read_state(self._place)
+                if state is None or part in state.parts:
                     self._say_gone(error)
                 else:
-                    parts = [each for each in found[0].parts if each not in done]
+                    parts = [each for each in state.parts if each not in done]
             done.add(part)
 
     def check_clip_layer(self, layer: str) -> None:

@@ -8,19 +8,16 @@ in the same way: new file, new ``store.json``, old files deleted. A row that is 
 files that hold such rows are written anew without them, and take effect together with the new rows.
 """
 
-import json
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-
-from pseudo3d.errors import Pseudo3dError
 from pseudo3d.features import shards
-from pseudo3d.features.folders import Location, logger, open_folder
-from pseudo3d.features.foreign import COLUMNS_FOLDER
-from pseudo3d.features.journal import FAILURES, Failure, read_failures, write_failures
+from pseudo3d.features.committed import CommittedParts
+from pseudo3d.features.folders import Location
+from pseudo3d.features.journal import Failure, read_failures, write_failures
 from pseudo3d.features.rows import (
     UNKNOWN_FILE,
     Described,
@@ -31,7 +28,8 @@ from pseudo3d.features.rows import (
     layout_of_schema,
     to_table,
 )
-from pseudo3d.features.shards import Manifest, Part
+from pseudo3d.features.sharding import Shard
+from pseudo3d.features.shards import Part
 
 _INDEX = ("video", "label", "split", "group", "size", "modified", "sha256")
 _MOST_SMALL_PARTS = 64
@@ -51,10 +49,13 @@ class StoreWriter:
         rows_per_part: videos in one Parquet file.
         seconds: after which rows are written, however few; looked at when one is added.
         wait: for another process that writes to this store, instead of the error.
+        shard: write what this part of the list of videos gives, beside the processes of the other parts; the store
+            itself stays as it is (``sharding.py``). Without, what shards have done is taken over.
 
     Raises:
         Pseudo3dError: the folder holds a store made in another way (the message says what differs), or other files, or
-            another process writes to it.
+            another process writes to it, or, with ``shard``, to the same part, or the store has shards of another
+            number.
         OSError: the folder cannot be written.
 
     Example:
@@ -77,6 +78,7 @@ class StoreWriter:
         rows_per_part: int = 1024,
         seconds: float = 10.0,
         wait: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         if reserved := set(info) & set(shards.RESERVED):
             raise ValueError(f"info may not have the key {min(reserved)}")
@@ -88,75 +90,34 @@ class StoreWriter:
         """The file that each of these rows was made of."""
         self.failed: dict[str, Failure] = {}
         """The videos without features."""
-        self._place = open_folder(folder)
-        self.location = self._place.location
-        self._refuse_other_files()
-        self._place.make()
-        self._place.lock(wait=wait)
-        try:
-            self._open(info)
-        except BaseException:
-            self._place.unlock()
-            raise
-
-    def _refuse_other_files(self) -> None:
-        names = self._place.names()
-        if shards.STORE not in names and any(not name.startswith(".") for name in names):
-            raise Pseudo3dError(f"{self.location}: holds other files and no store; give a new folder for --out")
-
-    def _open(self, info: dict[str, Any]) -> None:
-        found = shards.read_manifest(self._place)
-        if found is None:
-            self._manifest = Manifest(json_types(info))
-            self._on_disk = {self._manifest.to_bytes()}
-            self._place.write(shards.STORE, self._manifest.to_bytes())
-        else:
-            self._manifest, raw = found
-            self._on_disk = {raw}  # what store.json may hold, if nobody else writes
-            shards.check_same(self.location, self._manifest.info, json_types(info))
-        self._next = self._manifest.next_part
+        self._committed = CommittedParts(folder, info, wait=wait, shard=shard)
+        self.location = self._committed.location
         self._stored: set[str] = set()  # videos with a row that is written
         self._layout: Layout | None = None  # of all rows; the first says it
         self._waiting: dict[str, VideoFeatures] = {}
         self._waiting_bytes = 0
         self._dropped: set[str] = set()  # videos whose written row is to go
+        self._described: dict[str, Described] = {}  # of written rows, what they are to say
         self._failures_changed = False
-        self._clean()
-        self._load()
-        self.failed = {video: each for video, each in read_failures(self._place).items() if video not in self.done}
         self._written_at = time.monotonic()
         self._closed = False
-
-    def _clean(self) -> None:
-        """Remove what a killed run left: files that ``store.json`` does not name, and halves of files."""
-        named = {part.file for part in self._manifest.parts}
-        for name in self._place.names():
-            whole, half = name, name.startswith(".") and name.endswith(".part")
-            if half:  # ".store.json.PID.part"
-                whole = name.removeprefix(".").removesuffix(".part").rpartition(".")[0]
-            if (shards.is_part_name(whole) and name not in named) or (half and whole in (shards.STORE, FAILURES)):
-                self._place.delete(name)
-        for name in self._place.names(COLUMNS_FOLDER):
-            if name.startswith(".") and name.endswith(".part"):
-                self._place.delete(f"{COLUMNS_FOLDER}/{name}")
+        try:
+            self._load()
+        except BaseException:
+            self._release()
+            raise
 
     def _load(self) -> None:
-        for part in self._manifest.parts:
-            try:
-                table, schema = shards.read_small(self._place, part, _INDEX)
-            except FileNotFoundError:
-                logger.warning("%s/%s is gone: its %d videos count as not done", self.location, part.file, part.rows)
-                self._manifest = Manifest(
-                    self._manifest.info,
-                    tuple(other for other in self._manifest.parts if other != part),
-                    self._manifest.next_part,
-                )
-                continue
+        for part in self._committed.parts:
+            table, schema = self._committed.read(part, _INDEX)
             self._layout = layout_of_schema(schema)
             for row in table.to_pylist():
                 self._note(row["video"], Described(*(row[name] for name in Described._fields)),
                            SourceFile(*(row[name] for name in SourceFile._fields)))  # fmt: skip
                 self._stored.add(row["video"])
+        self.failed = {
+            video: each for video, each in read_failures(self._committed.place).items() if video not in self.done
+        }
 
     def _note(self, video: str, described: Described, source: SourceFile) -> None:
         self.done[video] = described
@@ -232,12 +193,33 @@ class StoreWriter:
         self._forget(video)
         self.flush_if_due()
 
+    def describe(self, described: Mapping[str, Described]) -> None:
+        """Change what rows say of their videos: label, split and group.
+
+        Args:
+            described: by video; those of others stay as they are.
+
+        Raises:
+            KeyError: a video has no row.
+        """
+        self._check_open()
+        for video, each in described.items():
+            if video not in self.done:
+                raise KeyError(f"{self.location}: {video} is not in the store")
+            if video in self._waiting:
+                self._waiting[video] = replace(self._waiting[video], **each._asdict())
+            else:
+                self._described[video] = each
+            self.done[video] = each
+        self.flush_if_due()
+
     def _forget(self, video: str) -> None:
         self._failures_changed |= self.failed.pop(video, None) is not None
         before = self._waiting.pop(video, None)
         self._waiting_bytes -= before.nbytes if before else 0
         if video in self._stored:
             self._dropped.add(video)
+        self._described.pop(video, None)
         self.done.pop(video, None)
         self.sources.pop(video, None)
 
@@ -266,19 +248,22 @@ class StoreWriter:
         """
         if self._closed:
             return
-        if self._waiting or self._dropped:
-            self._read_own()  # before a file is written, too: it could have the name of another's
-            parts = self._without_dropped()
+        if self._waiting or self._dropped or self._described:
+            self._committed.check_own()  # before a file is written, too: it could have the name of another's
+            parts = self._committed.without(self._dropped, self._described)
             if self._waiting:
-                parts += self._new_part([to_table(list(self._waiting.values()))])
-            self._commit(parts)
+                parts += self._committed.new_part([to_table(list(self._waiting.values()))])
+            self._committed.commit(parts)
+            self._stored = (self._stored - self._dropped) | self._waiting.keys()
+            self._waiting, self._waiting_bytes, self._dropped, self._described = {}, 0, set(), {}
+            self._committed.tidy()
         if self._failures_changed:
-            write_failures(self._place, self.failed)
+            write_failures(self._committed.place, self.failed)
             self._failures_changed = False
         self._written_at = time.monotonic()
         small = self._small_parts()
         if len(small) >= _MOST_SMALL_PARTS or self._is_full(small):
-            self._merge(small)
+            self._committed.merge(small)
 
     def close(self) -> None:
         """Write what is left, make the small files one, and let other writers in; again is no error."""
@@ -286,71 +271,17 @@ class StoreWriter:
             self.flush()
             small = [] if self._closed else self._small_parts()
             if len(small) > 1:
-                self._merge(small)
+                self._committed.merge(small)
         finally:
             self._release()
 
     def _release(self) -> None:
         self._closed = True
-        self._place.unlock()
+        self._committed.release()
 
     def _small_parts(self) -> list[Part]:
-        return [part for part in self._manifest.parts if not self._is_full([part])]
+        return [part for part in self._committed.parts if not self._is_full([part])]
 
     def _is_full(self, parts: Collection[Part]) -> bool:
         rows, size = sum(part.rows for part in parts), sum(part.bytes for part in parts)
         return rows >= self.rows_per_part or size >= shards.PART_BYTES
-
-    def _merge(self, small: list[Part]) -> None:
-        tables = (table for part in small for table in shards.read_groups(self._place, part))
-        self._commit([part for part in self._manifest.parts if part not in small] + self._new_part(tables))
-
-    def _without_dropped(self) -> list[Part]:
-        """The parts, those with rows to be dropped written anew."""
-        parts = []
-        for part in self._manifest.parts:
-            if self._dropped and not self._dropped.isdisjoint(self._videos_in(part)):
-                groups = shards.read_groups(self._place, part)
-                parts += self._new_part(shards.without(groups, self._dropped))
-            else:
-                parts.append(part)
-        return parts
-
-    def _videos_in(self, part: Part) -> list[str]:
-        table, _ = shards.read_small(self._place, part, ("video",))
-        return table["video"].to_pylist()
-
-    def _new_part(self, tables: Iterable[pa.Table]) -> list[Part]:
-        """Write a part that does not count yet; none when there are no rows."""
-        # A number is not used again, even if this attempt fails: store.json may name its file already (see _commit).
-        name = shards.part_name(self._next, self._place.token)
-        self._next += 1
-        part = shards.write_part(self._place, name, tables)
-        return [part] if part else []
-
-    def _read_own(self) -> bytes:
-        """What ``store.json`` holds, if it is what this writer wrote."""
-        there = self._place.read(shards.STORE)
-        if there not in self._on_disk:
-            raise Pseudo3dError(
-                f"{self.location}: another process has written to this store; end it, and run the same command again"
-            )
-        return there
-
-    def _commit(self, parts: list[Part]) -> None:
-        """Make these the parts that count."""
-        before, manifest = self._manifest, Manifest(self._manifest.info, tuple(parts), self._next)
-        raw, there = manifest.to_bytes(), self._read_own()
-        self._on_disk = {there, raw}  # an error may come before or after the file was replaced
-        self._place.write(shards.STORE, raw)
-        self._on_disk = {raw}
-        self._manifest = manifest
-        self._stored = (self._stored - self._dropped) | self._waiting.keys()
-        self._waiting, self._waiting_bytes, self._dropped = {}, 0, set()
-        for part in set(before.parts) - set(parts):
-            self._place.delete(part.file)
-
-
-def json_types(info: dict[str, Any]) -> dict[str, Any]:
-    """The same as it comes back from JSON: a tuple is a list."""
-    return json.loads(json.dumps(info))

@@ -1,0 +1,203 @@
+"""Many processes, one store, and nothing that two of them write: ``p3d extract --shard 3/16``.
+
+    STORE/store.json, part-...      the store itself, which no shard changes
+    STORE/shards/03-of-16/          what shard 3 has done: store.json, part-..., failures.jsonl, as in a store
+
+A reader takes all of them together. What a shard says of a video is newer than what the store itself says: its row (or
+its failure) takes the place of the store's row. The next process that writes to the store itself takes the shards'
+parts over where they lie: it drops its own rows that they replace and names them in its ``store.json``, all in one
+step, and then empties the shards' lists. A part that is named twice in between counts once.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+
+from pseudo3d.data.annotations import SampleList
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.features import shards
+from pseudo3d.features.folders import Folder, Location, open_folder
+from pseudo3d.features.journal import FAILURES, Failure, read_failures
+from pseudo3d.features.shards import Manifest, Part, read_manifest
+
+SHARDS = "shards"
+_NAME = re.compile(r"(\d+)-of-(\d+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a list of videos; a video belongs to the same one for ever, whatever the list.
+
+    Args:
+        index: from 0, as ``SLURM_ARRAY_TASK_ID`` and torchrun's ``RANK`` count.
+        count: how many there are.
+
+    Example:
+        >>> shard = parse_shard("3/16")
+        >>> shard.name, [name for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4") if Shard(0, 2).has(name)]
+        ('03-of-16', ['a.mp4', 'b.mp4', 'd.mp4'])
+    """
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def name(self) -> str:
+        """Of its folder in ``shards``."""
+        return f"{self.index:0{len(str(self.count - 1))}d}-of-{self.count}"
+
+    def has(self, video: str) -> bool:
+        """Whether a video (its path in the list) belongs to it: by a hash, so that neither order nor length matter."""
+        digest = hashlib.sha256(video.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index
+
+    def part_of(self, samples: SampleList) -> SampleList:
+        """The videos of a list that belong to it."""
+        return replace(samples, samples=tuple(sample for sample in samples.samples if self.has(sample.path)))
+
+
+def parse_shard(text: str) -> Shard:
+    """``"3/16"``: the fourth of sixteen.
+
+    Raises:
+        Pseudo3dError: anything else.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if found is None:
+        raise Pseudo3dError(f"--shard takes i/n such as 0/4, got {text!r}")
+    shard = Shard(int(found[1]), int(found[2]))
+    if shard.index >= shard.count:
+        raise Pseudo3dError(f"--shard {text}: shards count from 0; the last of {shard.count} is {shard.count - 1}")
+    return shard
+
+
+def open_shard(folder: Location, shard: Shard) -> Folder:
+    """The place where a shard of a store writes."""
+    return open_folder(f"{open_folder(folder).location}/{SHARDS}/{shard.name}")
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """What one shard has done, as the store sees it.
+
+    Args:
+        folder: relative to the store, with a slash at the end.
+        shard: which one.
+        manifest: its ``store.json``, with the parts' names relative to the shard's folder.
+        failed: videos without features.
+    """
+
+    folder: str
+    shard: Shard
+    manifest: Manifest
+    failed: dict[str, Failure]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its parts, their names relative to the store."""
+        return tuple(replace(part, file=self.folder + part.file) for part in self.manifest.parts)
+
+
+def read_shards(place: Folder) -> list[ShardState]:
+    """The shards of a store that have done something.
+
+    Raises:
+        Pseudo3dError: one of them is damaged, or of another version.
+    """
+    named = [_NAME.fullmatch(name) for name in place.names(SHARDS)]
+    states = [read_shard(place, Shard(int(told[1]), int(told[2]))) for told in named if told]
+    return [state for state in states if state.manifest.parts or state.failed]
+
+
+def read_shard(place: Folder, shard: Shard) -> ShardState:
+    """What one shard has done; nothing, when it has not begun."""
+    folder = f"{SHARDS}/{shard.name}/"
+    failed = read_failures(place, folder)  # first: a video that is done meanwhile is then in the parts
+    found = read_manifest(place, folder)
+    return ShardState(folder, shard, found[0] if found else Manifest({}), failed)
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """A store and its shards at one moment.
+
+    Args:
+        info: what the features are.
+        parts: those of the shards, which come first because they are newer, then the store's own.
+        newer: how many of ``parts`` are the shards'.
+        failed: videos without features, by the store itself.
+        newer_failed: by the shards.
+        raw: what ``store.json`` holds.
+    """
+
+    info: dict[str, object]
+    parts: tuple[Part, ...]
+    newer: int
+    failed: dict[str, Failure]
+    newer_failed: dict[str, Failure]
+    raw: bytes
+
+
+def read_state(place: Folder) -> StoreState | None:
+    """What a store and its shards hold; None when there is no store.
+
+    Raises:
+        Pseudo3dError: a damaged store, or one of another version.
+    """
+    # In this order nothing is missed: parts that are taken over from a shard meanwhile are in store.json then, and a
+    # failure that a row replaces meanwhile is one too many, which whoever reads the rows can see.
+    failed = read_failures(place)
+    of_shards = read_shards(place)
+    found = read_manifest(place)
+    if found is None:
+        return None
+    manifest, raw = found
+    newer = [part for state in of_shards for part in state.parts]
+    files = {part.file for part in newer}
+    own = [part for part in manifest.parts if part.file not in files]  # one that is being taken over is still a shard's
+    newer_failed = {video: each for state in of_shards for video, each in state.failed.items()}
+    return StoreState(manifest.info, (*newer, *own), len(newer), failed, newer_failed, raw)
+
+
+def agree(folder: Location, info: dict[str, object]) -> dict[str, object]:
+    """Make the store that shards belong to, if it is not there.
+
+    Returns:
+        What it is made with: ``info``, or what another shard, which was first, has said.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = open_folder(folder)
+    found = read_manifest(place)
+    if found is None:
+        place.make()
+        place.lock(wait=True)
+        try:
+            found = read_manifest(place)
+            if found is None:
+                place.write(shards.STORE, Manifest(info).to_bytes())
+                return info
+        finally:
+            place.unlock()
+    return found[0].info
+
+
+def check_count(place: Folder, shard: Shard) -> None:
+    """Raise when a store has shards of another number, to which the videos belong in another way."""
+    other = next((state.shard for state in read_shards(place) if state.shard.count != shard.count), None)
+    if other is not None:
+        raise Pseudo3dError(
+            f"{place.location}: holds what shard {other} has done, and {shard} would divide the videos in another way; "
+            f"let the {other.count} shards end, then run `p3d store compact {place.location}`"
+        )
+
+
+def empty_shard(place: Folder, state: ShardState) -> None:
+    """Let a shard go whose parts and failures are the store's now; its numbers go on, as its files stay."""
+    place.delete(f"{state.folder}{FAILURES}")
+    left = Manifest(state.manifest.info, (), state.manifest.next_part)
+    place.write(f"{state.folder}{shards.STORE}", left.to_bytes())
