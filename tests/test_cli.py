@@ -28,10 +28,13 @@ def test_help(capsys):
     assert p3d(capsys, "--version") == (0, f"{pseudo3d.__version__}\n", [])
 
 
-WEIGHTS = ["weights inspect", "weights convert", "weights verify", "weights push"]
+NESTED = [
+    "weights inspect", "weights convert", "weights verify", "weights push",
+    "store info", "store verify", "store export", "store compact", "store remove",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*(name for name in cli.COMMANDS if name != "weights"), *WEIGHTS])
+@pytest.mark.parametrize("command", [*(name for name in cli.COMMANDS if name not in ("weights", "store")), *NESTED])
 def test_help_of_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.split(), "--help"])

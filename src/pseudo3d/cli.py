@@ -28,6 +28,10 @@ COMMANDS = {
     "evaluate": "judge a store's features by a linear SVM",
     "predict": "name the most likely classes of videos",
     "visualize": "draw a store's videos as a map (t-SNE)",
+    "store": "look into a store, check it, export it, make its files few",
+    "search": "find the videos of a store that are most like another",
+    "duplicates": "find groups of nearly equal videos in a store",
+    "cluster-labels": "sort the videos of a store into groups, to begin with labels",
     "weights": "inspect, convert, verify and publish weights",
     "models": "list the networks with their size and arithmetic",
 }
@@ -65,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("", f"no command {name!r}; did you mean {near!r}? See p3d --help")
     with _notes_on_stderr():
         try:
-            code = importlib.import_module(f"pseudo3d.commands.{name}").run(args[1:])
+            code = importlib.import_module(f"pseudo3d.commands.{name.replace('-', '_')}").run(args[1:])
             sys.stdout.flush()
             return code
         except Pseudo3dError as error:

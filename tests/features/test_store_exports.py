@@ -1,6 +1,7 @@
 """A store's features as plain files, and plain arrays as a store's features."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors import safe_open
 
 from pseudo3d import FeatureStore, Pseudo3dError
 from pseudo3d.features.exports import export_store, file_names
@@ -107,6 +109,45 @@ def test_a_csv_in_several_pieces(tmp_path):
         assert [float(row["p_0"]) for row in csv.DictReader(file)] == list(range(600))
 
 
+def test_safetensors(tmp_path):
+    store = fill(tmp_path / "s", ["b.mp4", 'a "q", ü.mp4'])
+    store.add("idt", store.videos, np.ones((2, 3)))
+    assert export_store(store, tmp_path / "s.safetensors", "safetensors") == 3
+    with safe_open(tmp_path / "s.safetensors", "numpy") as file:
+        told = {name: json.loads(text) for name, text in file.metadata().items()}
+        assert told == {"videos": store.videos, "labels": ["x", None], "splits": [None, None]}
+        assert set(file.keys()) == {"pool5", "res5", "idt"}
+        for layer, shape in (("pool5", (3,)), ("res5", (2, 1, 2)), ("idt", (3,))):
+            tensor = file.get_tensor(layer)
+            assert (tensor.dtype, tensor.shape) == (np.float32, (2, *shape))
+            assert np.array_equal(tensor.reshape(2, -1), store.features(layer))
+    assert export_store(store, tmp_path / "s.safetensors", "safetensors", layers=["pool5"]) == 1  # again: replaced
+
+
+def test_safetensors_of_clips(tmp_path):
+    store = fill(tmp_path / "s", ["c.mp4", "b.mp4", "a.mp4"], rows_per_part=2)
+    assert export_store(store, tmp_path / "s.safetensors", "safetensors", per_clip=True) == 5
+    with safe_open(tmp_path / "s.safetensors", "numpy") as file:
+        got = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    assert got["offsets"].tolist() == [0, 4, 7, 9]
+    assert got["res5"].shape == (9, 2, 1, 2)
+    for i, video in enumerate(store.videos):
+        here = slice(got["offsets"][i], got["offsets"][i + 1])
+        for layer in ("pool5", "res5"):
+            assert np.array_equal(got[layer][here].reshape(-1, got[layer][0].size), store.clip_features(video, layer))
+        assert np.array_equal(got["starts"][here], store.timeline(video).starts)
+        assert np.array_equal(got["times"][here], store.timeline(video).times)
+
+
+def test_safetensors_of_clips_without_times(tmp_path):
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        clips = np.ones((2, 3), np.float32)
+        writer.add(VideoFeatures("a", {"p": clips[0]}, (0, 8), 24, clips={"p": clips}))
+    export_store(FeatureStore(tmp_path / "s"), tmp_path / "s.safetensors", "safetensors", per_clip=True)
+    with safe_open(tmp_path / "s.safetensors", "numpy") as file:
+        assert np.isnan(file.get_tensor("times")).all()
+
+
 def test_exports_that_cannot_be(tmp_path, monkeypatch):
     store = fill(tmp_path / "s", ["a.mp4"])
     (tmp_path / "file").touch()
@@ -118,6 +159,11 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
         export_store(store, tmp_path / "o", "npy", layers=["x"])
     with pytest.raises(Pseudo3dError, match="no features of single clips of 'x'"):
         export_store(store, tmp_path / "o", "npy", layers=["x"], per_clip=True)
+    with pytest.raises(Pseudo3dError, match=r"is a folder; a \.safetensors needs the name of a file"):
+        export_store(store, tmp_path, "safetensors")
+    monkeypatch.setattr("pseudo3d.features.exports.MOST_HEADER_BYTES", 20)
+    with pytest.raises(Pseudo3dError, match=r"s: too many paths for the header of a \.safetensors; export as npy"):
+        export_store(store, tmp_path / "o", "safetensors")
     monkeypatch.setattr("pseudo3d.features.exports.MOST_COLUMNS", 6)
     with pytest.raises(Pseudo3dError, match="pool5, res5: 7 columns are too many for a csv; export as npy"):
         export_store(store, tmp_path / "o", "csv")
@@ -211,6 +257,49 @@ array = store.features("res4")
 assert abs(array.sum(dtype=np.float64) - total) < 1e-6 * abs(total)
 print(own() - before)
 """
+
+
+EXPORT = """
+import sys
+import threading
+from pseudo3d.features.exports import export_store
+from pseudo3d.features.store import FeatureStore
+
+def own():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+def watch():
+    while not done.wait(0.002):
+        seen.append(own())
+
+store = FeatureStore(sys.argv[1])
+before, seen, done = own(), [], threading.Event()
+watching = threading.Thread(target=watch)
+watching.start()
+for per_clip in (False, True):
+    export_store(store, f"{sys.argv[1]}{per_clip}", "safetensors", per_clip=per_clip)
+done.set()
+watching.join()
+print(max(seen) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_safetensors_larger_than_what_it_may_take(tmp_path, monkeypatch):
+    """Writing 80 MB takes a few row groups of memory."""
+    monkeypatch.setattr("pseudo3d.features.shards.GROUP_BYTES", 2 << 20)
+    values = np.random.default_rng(0).normal(size=(1, 200_000)).astype(np.float32)
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        for i in range(100):
+            each = values + np.float32(i)
+            writer.add(VideoFeatures(f"{i:03}", {"res4": each[0]}, (0,), 16, clips={"res4": each}))
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(tmp_path / "s")], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 40
+    for per_clip in (False, True):
+        with safe_open(tmp_path / f"s{per_clip}", "numpy") as file:
+            assert np.array_equal(file.get_tensor("res4")[99], values[0] + np.float32(99))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

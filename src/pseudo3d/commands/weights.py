@@ -28,19 +28,10 @@ Example: p3d weights convert p3d_resnet_kinetics.caffemodel kinetics --class-nam
 
 def run(args: Sequence[str]) -> int:
     """Parse and run one of the sub-commands."""
-    import difflib
-
-    from pseudo3d.cli import parse
-    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.commands.subcommands import run_subcommand
 
     commands: dict[str, Callable[..., int]] = {"inspect": inspect, "convert": convert, "verify": verify, "push": push}
-    if not args or args[0] in ("-h", "--help"):
-        print(_HELP, end="")
-        return 0
-    if args[0] not in commands:
-        near = difflib.get_close_matches(args[0], commands, n=1, cutoff=0.0)[0]
-        raise Pseudo3dError(f"no command {args[0]!r}; did you mean {near!r}? See p3d weights --help")
-    return parse(commands[args[0]], f"weights {args[0]}", args[1:])
+    return run_subcommand("weights", _HELP, commands, args)
 
 
 def inspect(source: Source, /, *, arrays: bool = True) -> int:

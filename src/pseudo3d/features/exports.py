@@ -1,21 +1,26 @@
-"""A store as plain files, for programs that want those: .npy for each video, or one CSV."""
+"""A store as plain files, for programs that want those: .npy for each video, one CSV, or one .safetensors."""
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from pseudo3d import files
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.features.store import FeatureStore
 
-Format = Literal["npy", "csv"]
+Format = Literal["npy", "csv", "safetensors"]
 MOST_COLUMNS = 20_000
+MOST_HEADER_BYTES = 95_000_000
+"""The format's readers refuse a header of more than 100 MB; the paths stand in it."""
+_SAFETENSORS = {"i": "I64", "f": "F64"}  # kinds of arrays beside the features
 _AT_ONCE = 256  # rows of a CSV
 _DESCRIBED = ("video", "label", "split", "group", "num_frames", "fps")
 
@@ -38,19 +43,24 @@ def export_store(
     pool5_0, pool5_1, ... With ``per_clip`` it has a row a clip, those of a video together, with its start (a frame) and
     time (seconds).
 
+    safetensors: ``out`` is a file with one tensor a layer, float32 (videos, *shape). Its metadata have ``videos``, the
+    paths in the order of the rows, and ``labels`` and ``splits``, each a JSON list. With ``per_clip`` a layer is
+    (clips of all videos, *shape), those of video i in the rows ``offsets[i]:offsets[i + 1]``, with ``starts`` (frames)
+    and ``times`` (seconds, NaN where not known). A few MiB are in memory at a time.
+
     Args:
         store: the features.
         out: the folder, or the file.
-        format: "npy" or "csv".
+        format: "npy", "csv" or "safetensors".
         layers: which features; None: all.
         per_clip: the features of the single clips, not their average.
 
     Returns:
-        How many files, or rows, were written.
+        How many files, rows or tensors were written.
 
     Raises:
-        Pseudo3dError: no such layer, too many columns for a CSV, a video outside of the root, or ``out`` is a file
-            where a folder is needed, or a folder where a file is.
+        Pseudo3dError: no such layer, too many columns for a CSV or paths for a .safetensors, a video outside of the
+            root, or ``out`` is a file where a folder is needed, or a folder where a file is.
         OSError: ``out`` cannot be written.
 
     Example:
@@ -71,7 +81,8 @@ def export_store(
         (store.check_clip_layer if per_clip else store.check_layer)(name)
     if not names:
         raise Pseudo3dError(f"{store.location}: nothing to export; this store has no features of that kind")
-    return (_write_npy if format == "npy" else _write_csv)(store, out, names, per_clip)
+    write = {"npy": _write_npy, "csv": _write_csv, "safetensors": _write_safetensors}[format]
+    return write(store, out, names, per_clip)
 
 
 def file_names(videos: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -139,6 +150,85 @@ def _write_csv(store: FeatureStore, out: Path, layers: Sequence[str], per_clip: 
         if writer is not None:
             writer.close()
     return rows
+
+
+def _write_safetensors(store: FeatureStore, out: Path, layers: Sequence[str], per_clip: bool) -> int:
+    """The format's own package writes whole arrays; here rows come a few at a time and go where they belong."""
+    if out.is_dir():
+        raise Pseudo3dError(f"{out}: is a folder; a .safetensors needs the name of a file")
+    index = _ClipIndex(store, layers[0]) if per_clip else None
+    small = {} if index is None else {"offsets": index.offsets, "starts": index.starts, "times": index.times}
+    count = len(store) if index is None else len(index.starts)
+    shapes = {layer: (count, *store.shape(layer)) for layer in layers}
+    head = _safetensors_head(store, small, shapes)
+    with files.replacing(out) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        begin = len(head) + sum(array.nbytes for array in small.values())
+        for layer, shape in shapes.items():
+            size = 4 * math.prod(shape[1:])
+            for rows, values in _numbered(store, layer) if index is None else index.numbered(store, layer):
+                for row, one in zip(rows, np.ascontiguousarray(values, "<f4"), strict=True):
+                    file.seek(begin + size * row)
+                    file.write(one.data)
+            begin += size * count
+        file.seek(len(head))
+        for array in small.values():  # last: reading the clips has filled them
+            file.write(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return len(small) + len(shapes)
+
+
+def _safetensors_head(
+    store: FeatureStore, small: dict[str, Shaped[np.ndarray, "..."]], shapes: dict[str, tuple[int, ...]]
+) -> bytes:
+    """What stands before the numbers: names, shapes and places of the tensors, and what the rows are of."""
+    lists = {"videos": store.videos, "labels": store.labels, "splits": store.splits}
+    told: dict[str, Any] = {
+        "__metadata__": {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
+    }
+    end = 0
+    kinds = {name: (_SAFETENSORS[array.dtype.kind], array.shape, array.nbytes) for name, array in small.items()}
+    kinds |= {name: ("F32", shape, 4 * math.prod(shape)) for name, shape in shapes.items()}
+    for name, (kind, shape, size) in kinds.items():
+        begin, end = end, end + size
+        told[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(told, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
+    if len(text) > MOST_HEADER_BYTES:
+        raise Pseudo3dError(f"{store.location}: too many paths for the header of a .safetensors; export as npy")
+    return len(text).to_bytes(8, "little") + text
+
+
+def _numbered(store: FeatureStore, layer: str) -> Iterator[tuple[Sequence[int], Float32[np.ndarray, "n dim"]]]:
+    row_of = {video: i for i, video in enumerate(store.videos)}
+    for videos, values in store.batches(layer):
+        yield [row_of[video] for video in videos], values
+
+
+class _ClipIndex:
+    """Where the clips of each video lie when those of all videos stand one after the other.
+
+    Attributes:
+        offsets: (videos + 1,) int64; the rows of video i are ``offsets[i]:offsets[i + 1]``.
+        starts: (clips,) int64, filled while ``numbered`` is read.
+        times: (clips,) float64, likewise.
+    """
+
+    def __init__(self, store: FeatureStore, layer: str) -> None:
+        counts = {video: len(timeline.starts) for video, timeline, _ in store.clips(layer)}
+        self.offsets = np.cumsum([0, *(counts[video] for video in store.videos)], dtype=np.int64)
+        self.starts = np.zeros(self.offsets[-1], np.int64)
+        self.times = np.full(self.offsets[-1], np.nan)
+
+    def numbered(self, store: FeatureStore, layer: str) -> Iterator[tuple[Sequence[int], Float32[np.ndarray, "n dim"]]]:
+        """Row numbers and rows of the clips of one video after the other."""
+        number = {video: i for i, video in enumerate(store.videos)}
+        for video, timeline, values in store.clips(layer):
+            begin, end = self.offsets[number[video] : number[video] + 2].tolist()
+            if len(values) != end - begin:
+                raise Pseudo3dError(f"{store.location}: changed while it was read; run the same command again")
+            self.starts[begin:end] = timeline.starts
+            self.times[begin:end] = timeline.times if len(timeline.times) else np.nan
+            yield range(begin, end), values
 
 
 def _video_tables(store: FeatureStore, layers: Sequence[str]) -> Iterator[pa.Table]:

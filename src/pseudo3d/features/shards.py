@@ -27,6 +27,8 @@ RESERVED = (_VERSION, _MANIFEST)
 
 GROUP_BYTES = 16 << 20
 """What is read and written at once (a Parquet row group): it bounds the memory of both sides."""
+PART_ROWS = 1024
+"""A part with so many rows is large, too."""
 PART_BYTES = 64 << 20
 """A file of so much is large: it is not made one with others. No more waits in memory to be written."""
 _OPTIONS: dict[str, Any] = {
@@ -163,7 +165,12 @@ def open_part(folder: Folder, part: Part) -> Iterator[pq.ParquetFile]:
             if missing := set(COLUMNS.names) - set(file.schema_arrow.names):
                 raise pa.ArrowInvalid(f"no column {min(missing)}")
             yield file
-    except (pa.ArrowInvalid, OSError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+    ) as error:  # a footer may be damaged in all ways
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise Pseudo3dError(

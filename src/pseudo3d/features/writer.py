@@ -75,7 +75,7 @@ class StoreWriter:
         folder: Location,
         info: dict[str, Any],
         *,
-        rows_per_part: int = 1024,
+        rows_per_part: int = shards.PART_ROWS,
         seconds: float = 10.0,
         wait: bool = False,
         shard: Shard | None = None,
