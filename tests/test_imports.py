@@ -133,7 +133,10 @@ def test_video_never_loads_torch():
     assert got == {"av", "numpy"}
 
 
-@pytest.mark.parametrize("command", ["extract", "evaluate", "predict", "visualize", "models", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["extract", "evaluate", "predict", "visualize", "models", "demo", "store", "search", "duplicates", "cluster-labels"],
+)
 def test_help_of_a_command_is_light(command):
     statement = f"from pseudo3d.cli import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass"
     assert loaded(statement) == set()

@@ -225,14 +225,28 @@ def check_same(where: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         Pseudo3dError: they differ; the first key that does is named, ``preprocessing.crop`` inside another.
     """
+    different = first_difference(before, now)
+    if different is not None:
+        key, old, new = different
+        raise Pseudo3dError(
+            f"{where}: this store was made with another {key} ({printable(old)}, now {printable(new)}); "
+            "give a new folder for --out"
+        )
+
+
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first key, by name, whose values differ, with dots for keys inside others, and both values.
+
+    Example:
+        >>> first_difference({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
+        ('b.c', 2, 3)
+    """
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if not differing:
-        return
+        return None
     key, old, new = differing[0], before.get(differing[0]), now.get(differing[0])
-    while isinstance(old, dict) and isinstance(new, dict):
-        inner = min(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        key, old, new = f"{key}.{inner}", old.get(inner), new.get(inner)
-    raise Pseudo3dError(
-        f"{where}: this store was made with another {key} ({printable(old)}, now {printable(new)}); "
-        "give a new folder for --out"
-    )
+    if isinstance(old, dict) and isinstance(new, dict):
+        inner = first_difference(old, new)
+        if inner is not None:
+            return f"{key}.{inner[0]}", *inner[1:]
+    return key, old, new
