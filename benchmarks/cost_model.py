@@ -302,11 +302,14 @@ def main() -> None:
         f"{core_days['network_s']:,.0f} days of a core of this machine; on 100 nodes with {args.cores} such cores "
         f"{24 * days:.1f} hours. Read: {costs['read_mb'] * count / 1e6:,.1f} TB, written: "
         f"{costs['written_mb'] * count / 1e3:,.0f} GB.\n\n"
-        f"On 8 GPUs: the network's arithmetic is {count * SPORTS['clips'] * flop / 1e18:.1f} EFLOP; no GPU was "
-        "measured here, so its time is not predicted. Decoding is: with that many cores beside the GPUs it takes\n\n"
+        "Sports-1M on 8 GPUs, predicted: decoding decides. With 16 such cores beside each GPU it takes "
+        f"{24 * core_days['decode_s'] / 128:.1f} hours, as long as each GPU computes "
+        f"{128 * SPORTS['clips'] / costs['decode_s'] / 8:.0f} clips/s or more, "
+        f"{128 * SPORTS['clips'] / costs['decode_s'] / 8 * flop / 1e12:.1f} TFLOP/s. No GPU was measured; with other "
+        "numbers of cores:\n\n"
     )
     body += table(
-        ["cores, of this kind", "decoding, hours", "clips/s that each of 8 GPUs gets"],
+        ["cores, of this kind", "decoding, hours", "clips/s that each of 8 GPUs must compute"],
         [
             [
                 f"{cores}",

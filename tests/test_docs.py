@@ -80,6 +80,8 @@ def test_the_tree_is_read_right():
 def test_commands_exist(document):
     text = document.read_text(encoding="utf-8")
     # in a block of commands, or between backticks; prose has "p3d and its commands"
-    used = set(re.findall(r"^    (?:\$ )?(?:\S*/)?p3d ([a-z-]+)", text, re.M)) | set(re.findall(r"`p3d ([a-z-]+)", text))
+    used = set(re.findall(r"^    (?:\$ )?(?:\S*/)?p3d ([a-z-]+)", text, re.M)) | set(
+        re.findall(r"`p3d ([a-z-]+)", text)
+    )
     assert used <= set(COMMANDS)
     assert used or document.name != "README.md"

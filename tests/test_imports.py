@@ -135,7 +135,18 @@ def test_video_never_loads_torch():
 
 @pytest.mark.parametrize(
     "command",
-    ["extract", "evaluate", "predict", "visualize", "models", "demo", "store", "search", "duplicates", "cluster-labels"],
+    [
+        "extract",
+        "evaluate",
+        "predict",
+        "visualize",
+        "models",
+        "demo",
+        "store",
+        "search",
+        "duplicates",
+        "cluster-labels",
+    ],
 )
 def test_help_of_a_command_is_light(command):
     statement = f"from pseudo3d.cli import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass"

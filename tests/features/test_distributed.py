@@ -15,6 +15,7 @@ import pytest
 from reference import randomise
 from videos import gradient, write_video
 
+import pseudo3d
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, save_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.features import distributed
@@ -93,7 +94,7 @@ def test_decoding_tasks_give_the_clips_and_the_facts_of_a_stream(samples):
 def test_an_actor_computes_what_the_runner_does(samples, weights):
     encoder = encoder_of(weights).load()
     runner = encoder.runner_
-    actor = NetworkActor(encoder.ready_.network, runner.describe(), ("pool5", "prob"))
+    actor = NetworkActor(encoder.ready_.network, runner.describe(), ("pool5", "prob"), pseudo3d.__version__)
     clips = np.random.default_rng(0).integers(0, 256, (5, 16, 32, 32, 3), np.uint8)
     rows = [
         {"video": 1, "reading": 1, "number": i, "shape": list(clip.shape), "frames": clip.tobytes(), "known": None}

@@ -1,5 +1,6 @@
 """Several processes write one store, a part of the list each."""
 
+import json
 import os
 from collections import Counter
 
@@ -10,11 +11,11 @@ from videos import gradient, write_video
 
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, save_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
-from pseudo3d.features import sharding
+from pseudo3d.features import committed, sharding
 from pseudo3d.features.extract import extract
 from pseudo3d.features.folders import open_folder
 from pseudo3d.features.sharding import Shard, parse_shard
-from pseudo3d.features.store import StoreWriter, read_info
+from pseudo3d.features.store import StoreWriter, VideoFeatures, read_info
 
 NAMES = [f"v{i}.mkv" for i in range(8)]
 PARTS = [Shard(0, 2), Shard(1, 2)]
@@ -64,6 +65,11 @@ def test_every_video_belongs_to_one_shard_and_about_as_many_to_each():
 def test_shards_count_from_zero(text):
     with pytest.raises(Pseudo3dError, match=r"shards count from 0; the last of 4 is 3"):
         parse_shard(text)
+
+
+def test_no_shards_at_all():
+    with pytest.raises(Pseudo3dError, match="there must be at least one"):
+        parse_shard("0/0")
 
 
 @pytest.mark.parametrize("text", ["", "3", "-1/4", "1/0x", "a/b", "1/2/3"])
@@ -225,3 +231,59 @@ def test_a_shard_leaves_the_rows_of_the_store_alone(encoder, samples, tmp_path):
     with pytest.raises(Pseudo3dError, match=r"a shard leaves the store itself alone and cannot prune it"):
         extract(encoder, samples, tmp_path / "s", prune=True, shard=Shard(0, 2))
     assert FeatureStore(tmp_path / "s").labels == ["x"] * 8
+
+
+def test_a_folder_with_other_files_is_left_alone(encoder, samples, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/part-00000-x.parquet").write_bytes(b"somebody's")
+    with pytest.raises(Pseudo3dError, match=r"holds other files and no store; give a new folder for --out"):
+        extract(encoder, samples, tmp_path / "theirs", shard=PARTS[0])
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["part-00000-x.parquet"]
+
+
+def test_a_url_with_a_slash_at_its_end_is_the_same_store(encoder, samples):
+    extract(encoder, samples, "memory://bucket/slash/", shard=Shard(0, 1))
+    assert FeatureStore("memory://bucket/slash").videos == NAMES
+    assert FeatureStore("memory://bucket/slash/").videos == NAMES
+
+
+def test_a_video_that_fails_after_a_killed_take_over_loses_its_row(encoder, samples, tmp_path, monkeypatch):
+    shard = next(shard for shard in PARTS if shard.has("v2.mkv"))
+    for each in PARTS:
+        extract(encoder, samples, tmp_path / "s", shard=each)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(committed, "empty_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        StoreWriter(tmp_path / "s", read_info(tmp_path / "s"))
+    monkeypatch.undo()
+    (samples.root / "v2.mkv").write_bytes(b"no video any more")
+    extract(encoder, samples, tmp_path / "s", shard=shard)
+    for _ in range(2):
+        store = FeatureStore(tmp_path / "s")
+        assert sorted(store.failures) == ["broken.mkv", "v2.mkv"]
+        assert store.videos == [name for name in NAMES if name != "v2.mkv"]
+        StoreWriter(tmp_path / "s", read_info(tmp_path / "s")).close()
+
+
+def test_shards_that_were_made_in_two_ways_are_not_read_as_one(encoder, samples, tmp_path):
+    extract(encoder, samples, tmp_path / "s", shard=PARTS[0])
+    info = json.loads((tmp_path / "s/store.json").read_text())
+    info["engine"] = "another"
+    (tmp_path / "s/store.json").write_text(json.dumps(info))
+    with pytest.raises(
+        Pseudo3dError, match=r"0-of-2: was made with another engine than the store.*run the shard again"
+    ):
+        FeatureStore(tmp_path / "s")
+
+
+def test_small_parts_become_parts_of_the_usual_size_not_one_huge_one(tmp_path):
+    with StoreWriter(tmp_path / "s", {}, rows_per_part=4, seconds=0.0) as writer:
+        for i in range(30):
+            writer.add(VideoFeatures(f"{i:02}.mp4", {"pool5": np.ones(3, np.float32)}, (0,), 9))
+    rows = [part["rows"] for part in json.loads((tmp_path / "s/store.json").read_text())["manifest"]["parts"]]
+    assert sum(rows) == 30
+    assert max(rows) <= 8
+    assert len(rows) <= 8

@@ -79,7 +79,7 @@ def extract(
         retry_failed: try again the videos that failed before.
         prune: remove videos from the store that are not on the disk any more.
         shard: i/n, such as 0/16: do this part of the videos, while other processes with the same command, on any
-            machine, do the others, for example $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT or $RANK/$WORLD_SIZE.
+            machine, do the others, for example $SLURM_ARRAY_TASK_ID/16 or $RANK/$WORLD_SIZE.
         cluster: ray: on all machines of a Ray cluster, that of RAY_ADDRESS or the one that this machine belongs to.
         wait: for another process that writes to this store.
         dry_run: only say what would be done and how long it should take.
@@ -107,6 +107,8 @@ def extract(
         raise Pseudo3dError(f"--format {format} writes all videos; use `p3d store export` when all shards are done")
     if cluster is not None and part is not None:
         raise Pseudo3dError("--cluster divides the videos itself; leave --shard out")
+    if cluster is not None and dry_run:
+        raise Pseudo3dError("--dry-run knows this machine only; leave --cluster out")
     samples = collect_samples(videos, groups=groups)
     if stride is not None:
         sampler, per_clip = "sliding", True
@@ -121,7 +123,7 @@ def extract(
         if dry_run:
             return job.say()
         code = job.run()
-        if format != "parquet":
+        if format != "parquet" and code != 130:
             job.export(format)
         return code
 
@@ -174,7 +176,8 @@ class _Job:
         print(f"{self.out}: {report.encoded} videos, {report.clips} clips in {duration(seconds)}{before}")
         if report.damaged:
             print(f"{report.damaged} of them are damaged in part (column `damaged`)")
-        return report_failures(report.failures, report.encoded + report.already_done)
+        # a shard without a video that works is no reason to take the whole list for unusable
+        return report_failures(report.failures, report.encoded + report.already_done + (self.shard is not None))
 
     def say(self) -> int:
         """What a run would do, and about how long it would take; nothing is written."""

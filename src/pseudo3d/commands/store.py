@@ -70,8 +70,13 @@ def summary(store: "FeatureStore") -> dict[str, Any]:
         known), failures (videos by reason), labels (videos by label and split; "" is none), layers and columns (shape
         and bytes on disk; ``clips_bytes`` are those of the single clips), parts (number, small, of_shards, bytes).
     """
+    from pseudo3d.errors import Pseudo3dError
+
     place, state = _state(store.location)
-    sizes = _column_bytes(place, state.parts)
+    try:
+        sizes = _column_bytes(place, state.parts)
+    except FileNotFoundError:
+        raise Pseudo3dError(f"{store.location}: is being written; try again") from None
     reasons = Counter(_reason(video, reason) for video, reason in store.failures.items())
     labels: dict[str, Counter[str]] = {}
     for label, split in zip(store.labels, store.splits, strict=True):

@@ -147,7 +147,7 @@ class _Check:
                     return
                 rows, layout = len(table), layout_of_schema(table.schema)
                 if part.file not in self._newer:
-                    table = next(shards.without([table], self._stale))
+                    table = next(shards.without([table], self._stale.intersection(table["video"].to_pylist())))
                 told = [*self._other_layers(part, layout), *self._twice(part, table["video"].to_pylist())]
                 told += wrong_values(table, layout, self._place.location)
                 told += [] if self._root is None else self._wrong_files(table, self._root)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.features import shards
-from pseudo3d.features.folders import Folder, Location, logger, open_folder
+from pseudo3d.features.folders import Location, logger, open_folder
 from pseudo3d.features.foreign import COLUMNS_FOLDER
 from pseudo3d.features.journal import FAILURES, read_failures, write_failures
 from pseudo3d.features.rows import Described
@@ -22,10 +22,12 @@ from pseudo3d.features.sharding import (
     Shard,
     agree,
     check_count,
+    check_info,
     empty_shard,
     open_shard,
     read_shard,
     read_shards,
+    refuse_other_files,
 )
 from pseudo3d.features.shards import Manifest, Part, read_manifest
 
@@ -57,7 +59,8 @@ class CommittedParts:
     ) -> None:
         info = json_types(info)
         self._store = self.place = open_folder(folder)
-        _refuse_other_files(self._store)
+        refuse_other_files(self._store)
+        self._shard = shard
         if shard is not None:
             check_count(self._store, shard)
             shards.check_same(self._store.location, agree(folder, info), info)
@@ -94,7 +97,12 @@ class CommittedParts:
             shards.check_same(self.location, self._manifest.info, info)
         self._next = self._manifest.next_part
         self._replaced: set[Part] = set()  # parts that count no more and are to be deleted
+        self._videos: dict[Part, list[str]] = {}  # of parts, while they are asked for again and again
+        listed = self.parts
         self._clean()
+        if self.parts != listed:  # the store has taken them over; a list that still had them would be newer than it
+            self.commit(self.parts)
+            self._replaced.clear()
         self._drop_missing()
 
     def _clean(self) -> None:
@@ -128,6 +136,7 @@ class CommittedParts:
             theirs.lock(wait=wait)
             try:
                 state = read_shard(self.place, shard)
+                check_info(self.place, self._manifest.info, state)
                 gone = shards.missing(self.place, state.parts)
                 parts = [part for part in state.parts if part not in gone]
                 named = {part.file for part in self.parts}
@@ -143,6 +152,7 @@ class CommittedParts:
                 empty_shard(self.place, state)
             finally:
                 theirs.unlock()
+        self._videos.clear()
 
     def read(self, part: Part, columns: Collection[str]) -> tuple[pa.Table, pa.Schema]:
         """Some columns of a part, and the schema of all."""
@@ -150,8 +160,10 @@ class CommittedParts:
 
     def videos_in(self, part: Part) -> list[str]:
         """The videos that a part has rows of."""
-        table, _ = self.read(part, ("video",))
-        return table["video"].to_pylist()
+        if part not in self._videos:
+            table, _ = self.read(part, ("video",))
+            self._videos[part] = table["video"].to_pylist()
+        return self._videos[part]
 
     def without(self, videos: Collection[str], described: Mapping[str, Described] | None = None) -> list[Part]:
         """The parts, those with rows that go, or that are to say other things, written anew."""
@@ -195,6 +207,8 @@ class CommittedParts:
 
     def commit(self, parts: Collection[Part]) -> None:
         """Make these the parts that count; ``tidy`` deletes those that do no more."""
+        if self._shard is not None:  # again: another number may have begun at the same time
+            check_count(self._store, self._shard)
         before, manifest = self._manifest, Manifest(self._manifest.info, tuple(parts), self._next)
         raw, there = manifest.to_bytes(), self.check_own()
         self._on_disk = {there, raw}  # an error may come before or after the file was replaced
@@ -205,14 +219,9 @@ class CommittedParts:
 
     def tidy(self) -> None:
         """Delete the files of parts that count no more."""
+        self._videos.clear()
         while self._replaced:
             self.place.delete(self._replaced.pop().file)
-
-
-def _refuse_other_files(place: Folder) -> None:
-    names = place.names()
-    if shards.STORE not in names and any(not name.startswith(".") for name in names):
-        raise Pseudo3dError(f"{place.location}: holds other files and no store; give a new folder for --out")
 
 
 def json_types(info: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class KnownVideo(NamedTuple):
         facts: of the video and its clips; None when it failed.
         error: why it failed.
         source: the file, hashed.
-        reading: the last time that the file was read from its start; clips of others do not count.
+        reading: the last time that the file was read from its start, of the file as it was; clips of others do not
+            count.
     """
 
     facts: ClipFacts | None
@@ -64,9 +65,11 @@ def decode_paths(paths: pa.Table, plan: ClipPlan, decoders: Decoders) -> Iterato
             before[video] = state_of(path)
             yield video, path
 
-    readings = dict.fromkeys(videos, 0)
+    readings: dict[int, int] = {}
     for event in _pool(decoders).stream(opened(), plan):
         video = event.key
+        # Clips of a file that was replaced before Ray repeated this are of another reading, too.
+        readings.setdefault(video, (before[video].size or 0) ^ (before[video].modified or 0))
         if isinstance(event, NewClip):
             readings[video] += event.number == 0
             yield _row(video, readings[video], event.number, frames=event.frames)

@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pseudo3d import __version__
 from pseudo3d.errors import Pseudo3dError, printable
 from pseudo3d.features.decoders import Decoders
 from pseudo3d.features.decoding_tasks import KnownVideo, decode_paths
@@ -66,7 +67,7 @@ def connected() -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         where = "on this machine" if address == "auto" else f"at {address}"
         raise Pseudo3dError(
-            f"no Ray cluster can be reached {where} ({printable(str(error).splitlines()[0])}); start one with "
+            f"no Ray cluster can be reached {where} ({printable(str(error).partition(chr(10))[0])}); start one with "
             "`ray start --head`, or set RAY_ADDRESS"
         ) from None
     try:
@@ -79,7 +80,7 @@ def _check_reachable(address: str) -> None:
     """Raise an OSError when nobody listens: Ray itself would go on asking for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
-        with socket.create_connection((host, int(port)), timeout=10):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
             pass
 
 
@@ -134,11 +135,17 @@ class NetworkActor:
         network: the model as it was loaded, or what Ray's store holds of it.
         how: of ``ClipRunner.describe``, with the ranges of int8.
         layers: which activations.
+        version: of pseudo3d, where the command was given.
+
+    Raises:
+        Pseudo3dError: this machine has another version.
     """
 
-    def __init__(self, network: VideoModel | Any, how: dict[str, Any], layers: Sequence[str]) -> None:
+    def __init__(self, network: VideoModel | Any, how: dict[str, Any], layers: Sequence[str], version: str) -> None:
         import ray
 
+        if version != __version__:
+            raise Pseudo3dError(f"one machine has pseudo3d {__version__}, the one with the command {version}")
         model = ray.get(network) if isinstance(network, ray.ObjectRef) else network
         choices = {key: value for key, value in how.items() if key != "threads"}
         torch.set_num_threads(how["threads"])
@@ -213,11 +220,12 @@ class ClusterEncoder:
         self.placement = place(nodes, self._how["device"], self._how["threads"])
         self._decoders = Decoders(1, encoder.timeout, encoder.memory)
 
-    def encode(self, videos: Sequence[tuple[int, Path]]) -> Iterator[Result]:
+    def encode(self, videos: Sequence[tuple[int, Path]], meanwhile: Callable[[], None]) -> Iterator[Result]:
         """Each video once, as soon as all of it is there.
 
         Args:
             videos: numbers, each once, and paths that every machine of the cluster can open.
+            meanwhile: called whenever something has come, also in the middle of a long video.
 
         Raises:
             Pseudo3dError: the cluster failed in a way that doing a part again does not mend.
@@ -226,16 +234,17 @@ class ClusterEncoder:
         for _ in range(PASSES):
             if not left:
                 return
-            for video, result, source in self._once(left):
+            for video, result, source in self._once(left, meanwhile):
                 del left[video]
                 yield video, result, source
         if left:
             raise Pseudo3dError(f"the Ray cluster lost {len(left)} videos; run the same command again to do them")
 
-    def _once(self, videos: dict[int, Path]) -> Generator[Result, None, None]:
+    def _once(self, videos: dict[int, Path], meanwhile: Callable[[], None]) -> Generator[Result, None, None]:
         arriving: dict[int, _Arriving] = {}
         done: set[int] = set()
         for row in self._rows(videos):
+            meanwhile()
             video = row["video"]
             if video in done:
                 continue
@@ -277,6 +286,7 @@ class ClusterEncoder:
             "network": ray.put(self._encoder.ready_.network),
             "how": self._how,
             "layers": self._layers,
+            "version": __version__,
         }
         return (
             ray.data.from_items(paths, override_num_blocks=blocks)

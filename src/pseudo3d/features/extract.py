@@ -231,10 +231,12 @@ class _Run:
 
     def on_cluster(self, layers: Sequence[str], per_clip: bool) -> Iterator[Result]:
         """The videos, encoded by the machines of a Ray cluster."""
-        for result in ClusterEncoder(self._encoder, layers, per_clip).encode(list(self._paths())):
+
+        def meanwhile() -> None:
             with self._interrupts.held():
                 self._writer.flush_if_due()
-            yield result
+
+        yield from ClusterEncoder(self._encoder, layers, per_clip).encode(list(self._paths()), meanwhile)
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -299,7 +301,7 @@ def _check_described(location: str, todo: Todo, shard: Shard | None) -> None:
     if shard is not None and todo.redescribed:
         raise Pseudo3dError(
             f"{location}: {len(todo.redescribed)} videos have another label, split or group than in the store "
-            f"({first_few(todo.redescribed)}); run the same command once without --shard to change their rows"
+            f"({first_few(todo.redescribed)}); run the same command once without --shard, which changes their rows"
         )
 
 

@@ -48,6 +48,9 @@ class Folder(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Put a file in the place of another in one step."""
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a file where there is none, in one step, though others may do the same; whether this one did."""
+
     def writing(self, name: str) -> contextlib.AbstractContextManager[Any]:
         """What ``pq.ParquetWriter`` writes to; it becomes the file when the block ends well."""
 
@@ -117,6 +120,13 @@ class LocalFolder:
         with files.replacing(self.path / name) as temporary:
             temporary.write_bytes(data)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it is there; the lock keeps others out."""
+        if (self.path / name).exists():
+            return False
+        self.write(name, data)
+        return True
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path aside, renamed at the end."""
@@ -184,7 +194,7 @@ class RemoteFolder:
     """
 
     def __init__(self, location: str, system: Any, path: str) -> None:
-        self.location = location
+        self.location = location.rstrip("/")
         self.name = path.rstrip("/").rpartition("/")[2]
         self.token = f"-{secrets.token_hex(4)}"
         self._system = system
@@ -210,6 +220,14 @@ class RemoteFolder:
     def write(self, name: str, data: bytes) -> None:
         """One PUT."""
         self._system.pipe_file(self._of(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """One PUT that fails when the object is there."""
+        try:
+            self._system.pipe_file(self._of(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[io.BytesIO]:

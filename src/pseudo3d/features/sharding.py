@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, replace
 
 from pseudo3d.data.annotations import SampleList
-from pseudo3d.errors import Pseudo3dError
+from pseudo3d.errors import Pseudo3dError, printable
 from pseudo3d.features import shards
 from pseudo3d.features.folders import Folder, Location, open_folder
 from pseudo3d.features.journal import FAILURES, Failure, read_failures
@@ -69,6 +69,8 @@ def parse_shard(text: str) -> Shard:
     if found is None:
         raise Pseudo3dError(f"--shard takes i/n such as 0/4, got {text!r}")
     shard = Shard(int(found[1]), int(found[2]))
+    if shard.count == 0:
+        raise Pseudo3dError(f"--shard {text}: there must be at least one")
     if shard.index >= shard.count:
         raise Pseudo3dError(f"--shard {text}: shards count from 0; the last of {shard.count} is {shard.count - 1}")
     return shard
@@ -88,12 +90,14 @@ class ShardState:
         shard: which one.
         manifest: its ``store.json``, with the parts' names relative to the shard's folder.
         failed: videos without features.
+        raw: what its ``store.json`` holds; None when there is none.
     """
 
     folder: str
     shard: Shard
     manifest: Manifest
     failed: dict[str, Failure]
+    raw: bytes | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -117,7 +121,17 @@ def read_shard(place: Folder, shard: Shard) -> ShardState:
     folder = f"{SHARDS}/{shard.name}/"
     failed = read_failures(place, folder)  # first: a video that is done meanwhile is then in the parts
     found = read_manifest(place, folder)
-    return ShardState(folder, shard, found[0] if found else Manifest({}), failed)
+    return ShardState(folder, shard, *((found[0], failed, found[1]) if found else (Manifest({}), failed, None)))
+
+
+def check_info(place: Folder, info: dict[str, object], state: ShardState) -> None:
+    """Raise when a shard was made in another way than its store, as two that start at once without locks may be."""
+    different = None if state.raw is None else shards.first_difference(info, state.manifest.info)
+    if different is not None:
+        raise Pseudo3dError(
+            f"{place.location}/{state.folder.rstrip('/')}: was made with another {different[0]} than the store "
+            f"({printable(different[1])} there, {printable(different[2])} here); remove it and run the shard again"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,14 +161,16 @@ def read_state(place: Folder) -> StoreState | None:
     Raises:
         Pseudo3dError: a damaged store, or one of another version.
     """
-    # In this order nothing is missed: parts that are taken over from a shard meanwhile are in store.json then, and a
+    # In this order nothing is missed: what is taken over from a shard meanwhile is the store's when that is read, and a
     # failure that a row replaces meanwhile is one too many, which whoever reads the rows can see.
-    failed = read_failures(place)
     of_shards = read_shards(place)
+    failed = read_failures(place)
     found = read_manifest(place)
     if found is None:
         return None
     manifest, raw = found
+    for state in of_shards:
+        check_info(place, manifest.info, state)
     newer = [part for state in of_shards for part in state.parts]
     files = {part.file for part in newer}
     own = [part for part in manifest.parts if part.file not in files]  # one that is being taken over is still a shard's
@@ -169,21 +185,30 @@ def agree(folder: Location, info: dict[str, object]) -> dict[str, object]:
         What it is made with: ``info``, or what another shard, which was first, has said.
 
     Raises:
+        Pseudo3dError: the folder holds other files.
         OSError: it cannot be written.
     """
     place = open_folder(folder)
     found = read_manifest(place)
     if found is None:
+        refuse_other_files(place)
         place.make()
         place.lock(wait=True)
         try:
-            found = read_manifest(place)
-            if found is None:
-                place.write(shards.STORE, Manifest(info).to_bytes())
+            if place.create(shards.STORE, Manifest(info).to_bytes()):
                 return info
+            found = read_manifest(place)
+            assert found is not None
         finally:
             place.unlock()
     return found[0].info
+
+
+def refuse_other_files(place: Folder) -> None:
+    """Raise when a place holds files and no store: it is not ours to write and to tidy up."""
+    names = place.names()
+    if shards.STORE not in names and any(not name.startswith(".") for name in names):
+        raise Pseudo3dError(f"{place.location}: holds other files and no store; give a new folder for --out")
 
 
 def check_count(place: Folder, shard: Shard) -> None:
@@ -197,7 +222,15 @@ def check_count(place: Folder, shard: Shard) -> None:
 
 
 def empty_shard(place: Folder, state: ShardState) -> None:
-    """Let a shard go whose parts and failures are the store's now; its numbers go on, as its files stay."""
+    """Let a shard go whose parts and failures are the store's now; its numbers go on, as its files stay.
+
+    Raises:
+        Pseudo3dError: its process has written again meanwhile (where there are no locks).
+    """
+    if read_shard(place, state.shard).raw != state.raw:
+        raise Pseudo3dError(
+            f"{place.location}: shard {state.shard} is being written; let it end, and run the same command again"
+        )
     place.delete(f"{state.folder}{FAILURES}")
     left = Manifest(state.manifest.info, (), state.manifest.next_part)
     place.write(f"{state.folder}{shards.STORE}", left.to_bytes())

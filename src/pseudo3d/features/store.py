@@ -6,7 +6,7 @@
       part-00000.parquet    rows: rows.py lists the columns
       failures.jsonl        one line a video that could not be used, with its reason
       columns/NAME.parquet  features from elsewhere, by video (``FeatureStore.add``)
-      shards/3-of-16/       what a process that was given a part of the list has done (``sharding.py``)
+      shards/03-of-16/      what a process that was given a part of the list has done (``sharding.py``)
 
 Any Parquet reader (pandas, DuckDB, Polars) reads the parts without this package. ``writer.py`` says how they are
 written so that nothing is lost; docs/store.md explains all of it to users.
@@ -104,6 +104,7 @@ class FeatureStore:
     def _open(self) -> None:
         """Read the small columns of the parts that count; again if a writer deletes one of them meanwhile."""
         before = None
+        read: dict[Part, tuple[pa.Table, pa.Schema]] = {}  # kept while others merge: files of parts never change
         for attempt in range(_ATTEMPTS):
             time.sleep(0.005 * attempt)
             state = read_state(self._place)
@@ -114,7 +115,7 @@ class FeatureStore:
             self.info: dict[str, Any] = state.info
             self._parts: tuple[Part, ...] = state.parts
             try:
-                self._read_small(state)
+                self._read_small(state, read)
                 failed = {**state.failed, **state.newer_failed}
                 self.failed = {video: each for video, each in failed.items() if video not in self._row_of}
                 """What is known of each video without features."""
@@ -125,14 +126,16 @@ class FeatureStore:
                 before = state
         raise Pseudo3dError(f"{self.location}: is being changed all the time; try again")
 
-    def _read_small(self, state: StoreState) -> None:
-        read = [shards.read_small(self._place, part, _SMALL) for part in self._parts]
+    def _read_small(self, state: StoreState, known: dict[Part, tuple[pa.Table, pa.Schema]]) -> None:
+        for part in self._parts:
+            if part not in known:
+                known[part] = shards.read_small(self._place, part, _SMALL)
+        read = [known[part] for part in self._parts]
         self._layout = layout_of_schema(read[0][1]) if read else layout_of_schema(COLUMNS)
         newer = {video for table, _ in read[: state.newer] for video in table["video"].to_pylist()}
         stale = newer | state.newer_failed.keys()  # what shards have done again: rows of before do not count
-        tables = [
-            table if i < state.newer else next(shards.without([table], stale)) for i, (table, _) in enumerate(read)
-        ]
+        own = shards.without((table for table, _ in read[state.newer :]), stale)
+        tables = [*(table for table, _ in read[: state.newer]), *own]
         table = pa.concat_tables(tables) if read else COLUMNS.empty_table().select(_SMALL)
         part_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         order = pc.sort_indices(table, sort_keys=[("video", "ascending")])
@@ -144,7 +147,8 @@ class FeatureStore:
         self._row_of = {video: i for i, video in enumerate(self.videos)}
         if len(self._row_of) < len(self.videos):
             twice = next(a for a, b in zip(self.videos, self.videos[1:], strict=False) if a == b)
-            raise Pseudo3dError(f"{self.location}: {twice} is in two of the parts; remove one of the parts")
+            advice = f"run `p3d store compact {self.location}`" if state.newer else "remove one of the parts"
+            raise Pseudo3dError(f"{self.location}: {twice} is in two of the parts; {advice}")
 
     def _say_gone(self, error: FileNotFoundError) -> None:
         gone = sorted(part.file for part in shards.missing(self._place, self._parts))

@@ -95,8 +95,19 @@ def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, 
     if prune:
         asked = {sample.path for sample in samples.samples}
         there = [*known.sources, *known.failed]
-        vanished = [path for path in there if path not in asked and not (samples.root / path).exists()]
+        vanished = [path for path in there if path not in asked and _is_gone(samples.root / path)]
     return Todo(tuple(videos), frozenset(changed), unchanged, given_up, redescribed, tuple(vanished))
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a file is certainly not there: a disk that does not answer takes no rows away."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def state_of(path: Path) -> SourceFile:

@@ -254,24 +254,22 @@ class StoreWriter:
             if self._waiting:
                 parts += self._committed.new_part([to_table(list(self._waiting.values()))])
             self._committed.commit(parts)
-            self._stored = (self._stored - self._dropped) | self._waiting.keys()
+            self._stored -= self._dropped
+            self._stored |= self._waiting.keys()
             self._waiting, self._waiting_bytes, self._dropped, self._described = {}, 0, set(), {}
             self._committed.tidy()
         if self._failures_changed:
             write_failures(self._committed.place, self.failed)
             self._failures_changed = False
         self._written_at = time.monotonic()
-        small = self._small_parts()
-        if len(small) >= _MOST_SMALL_PARTS or self._is_full(small):
-            self._committed.merge(small)
+        self._merge_small(at_least=_MOST_SMALL_PARTS)
 
     def close(self) -> None:
         """Write what is left, make the small files one, and let other writers in; again is no error."""
         try:
             self.flush()
-            small = [] if self._closed else self._small_parts()
-            if len(small) > 1:
-                self._committed.merge(small)
+            if not self._closed:
+                self._merge_small(at_least=2)
         finally:
             self._release()
 
@@ -279,8 +277,17 @@ class StoreWriter:
         self._closed = True
         self._committed.release()
 
-    def _small_parts(self) -> list[Part]:
-        return [part for part in self._committed.parts if not self._is_full([part])]
+    def _merge_small(self, *, at_least: int) -> None:
+        """Make small parts large ones; those that are left, if they are so many."""
+        group: list[Part] = []
+        for part in self._committed.parts:
+            if not self._is_full([part]):
+                group.append(part)
+            if len(group) > 1 and self._is_full(group):
+                self._committed.merge(group)
+                group = []
+        if len(group) >= at_least:
+            self._committed.merge(group)
 
     def _is_full(self, parts: Collection[Part]) -> bool:
         rows, size = sum(part.rows for part in parts), sum(part.bytes for part in parts)
