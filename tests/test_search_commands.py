@@ -126,7 +126,6 @@ def test_a_store_that_has_moved(store, two_classes, tmp_path, capsys):
 WRONG = {
     "search S": "give what to search for: --video FILE, or --like PATH for a video of the store",
     "search S --like nobody.mp4": "--like nobody.mp4: no such video in S, whose paths are like bright/bright0.mkv; for",
-    "search S --video V": "--video needs the weights that the store was made with: give --weights WEIGHTS (p3",
     "search S --video V --weights none": "none: no such file or folder",
     "search S --video none.mp4 --weights W": "none.mp4 does not exist",
     "search S --like dark/dark0.mkv --layer res5": "no layer 'res5'; this store has pool5",
@@ -176,6 +175,22 @@ def test_mistakes_are_told_in_one_line(line, places, capsys, monkeypatch, tmp_pa
     assert words.replace(" in S,", f" in {places['S']},") in said
     assert names(tmp_path) == []
     assert not places["O"].exists()
+
+
+def test_the_stores_own_weights_are_found_or_asked_for(places, weights, tmp_path, capsys):
+    args = ("search", places["S"], "--video", places["V"], "--top", 1)
+    assert p3d(capsys, *args)[:2] == p3d(capsys, *args, "--weights", weights)[:2]
+    told = json.loads((places["S"] / "store.json").read_text(encoding="utf-8"))
+    shutil.copytree(places["S"], tmp_path / "moved")
+    gone = str(tmp_path / "gone")
+    for known, where in (
+        ({"weights_from": gone}, f"they are no more at {gone}"),
+        ({}, "it does not say where they were"),
+    ):
+        (tmp_path / "moved" / "store.json").write_text(json.dumps(told | {"made_with": known}), encoding="utf-8")
+        said = mistake(capsys, "search", tmp_path / "moved", "--video", places["V"])
+        assert "--video needs the weights that the store was made with (p3d_resnet14, sha256:" in said
+        assert said.endswith(f", and {where}; give --weights")
 
 
 def test_other_weights_are_refused(places, weights, tmp_path, capsys):

@@ -46,13 +46,13 @@ def search(
     The time is that of the clip that is most like the query when the store has features of each clip (p3d extract
     --per-clip), else the whole video. A new video is put through the network as the store's were.
 
-    Example: p3d search features --video new.mp4 --weights runs/first/checkpoints/best --top 5
+    Example: p3d search features --video new.mp4 --top 5
 
     Args:
         store: a folder that p3d extract wrote, or its URL.
         video: files to search for.
         like: videos of the store to search for, by their paths there; they are not among their own results.
-        weights: those that the store was made with, for --video.
+        weights: those that the store was made with, for --video, if they have moved since.
         top: how many to find for each.
         layer: which features.
         index: exact: every video counts; faiss: faster for millions, and may miss some (needs
@@ -165,10 +165,12 @@ def _encoder_options(stored: StoredVideos, weights: str | None) -> dict[str, Any
     if stored.layer not in info.get("layers", [stored.layer]):
         raise Pseudo3dError(f"{where}: {stored.layer} is not of the network, but added later; search with --like")
     name = info["architecture"]["name"]
-    if weights is None:
-        same = "random" if info["weights"] == "random" else "WEIGHTS"
+    weights = weights or info.get("made_with", {}).get("weights_from")
+    if weights is None or (Path(weights).is_absolute() and not Path(weights).exists()):
+        where = "it does not say where they were" if weights is None else f"they are no more at {weights}"
         raise Pseudo3dError(
-            f"--video needs the weights that the store was made with: give --weights {same} ({name}, {info['weights']})"
+            f"--video needs the weights that the store was made with ({name}, {info['weights']}), and {where}; "
+            "give --weights"
         )
     sliding = re.fullmatch(r"every (\d+) frames", str(info["clips"]))
     how_many = {"stride": int(sliding[1])} if sliding else {"clips": info["clips"]}
@@ -190,7 +192,8 @@ def _run_as_the_store(encoder: "Encoder", stored: StoredVideos, device: str) -> 
     if device != "auto" and how.get("dtype") == ("float16" if device == "cpu" else "int8"):
         how = {"dtype": "float32"}  # this device does not have that
     now = encoder.run_as(how).load().describe()
-    different = first_difference({key: info[key] for key in _DECISIVE}, {key: now[key] for key in _DECISIVE})
+    found = (first_difference({key: info[key]}, {key: now[key]}) for key in _DECISIVE)
+    different = next((each for each in found if each is not None), None)
     if different is not None:
         key, old, new = different
         raise Pseudo3dError(

@@ -190,11 +190,14 @@ def _made_with(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     runs = f"{info.get('engine')}, {info.get('dtype')} on {info.get('device')}, batches of {info.get('batch_size')}"
     lines = {
         "network": ("architecture", _words(info.get("architecture", {}))),
-        "weights": ("weights", str(info.get("weights"))),
+        "weights": ("weights", f"{info.get('weights')}, from {made.get('weights_from', 'it is not known where')}"),
         "preprocessing": ("preprocessing", _words(info.get("preprocessing", {}))),
         "clips": ("clips", clips),
         "engine": ("engine", f"{runs}, {info.get('threads')} threads: {made.get('why_this_engine', 'not said why')}"),
-        "made with": ("made_with", _words({key: made[key] for key in made if key != "why_this_engine"})),
+        "made with": (
+            "made_with",
+            _words({key: made[key] for key in made if key not in ("why_this_engine", "weights_from")}),
+        ),
         "videos in": ("root", str(info.get("root"))),
     }
     return [(name, text) for name, (key, text) in lines.items() if key in info]

@@ -306,7 +306,7 @@ def _check_described(location: str, todo: Todo, shard: Shard | None) -> None:
 
 
 def _made_with(encoder: Encoder, before: dict[str, Any] | None) -> dict[str, str]:
-    """Versions, hardware and the reason for the engine, which a store records but does not insist on."""
+    """Versions, hardware, the reason for the engine, where the weights lay: recorded, but not insisted on."""
     device, engine = encoder.runner_.device, encoder.runner_.engine
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
@@ -314,7 +314,9 @@ def _made_with(encoder: Encoder, before: dict[str, Any] | None) -> dict[str, str
         hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     now = {"pseudo3d": __version__, "torch": torch.__version__, "av": av.__version__, "hardware": hardware}
     if before is None:
-        return {**now, "why_this_engine": engine.reason}
+        source = Path(encoder.weights)
+        weights_from = str(source.absolute()) if source.exists() else str(encoder.weights)
+        return {**now, "why_this_engine": engine.reason, "weights_from": weights_from}
     known: dict[str, str] = before["made_with"]
     other = [f"{name} {known.get(name)} then, {now[name]} now" for name in now if known.get(name) != now[name]]
     if other:
