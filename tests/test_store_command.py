@@ -17,7 +17,7 @@ INFO = {
     "architecture": {"name": "p3d_resnet14", "num_classes": 2, "style": "caffe"}, "weights": "sha256:12",
     "preprocessing": {"num_frames": 16, "crop": [32, 32]}, "sampler": "uniform", "clips": 2, "engine": "eager",
     "device": "cpu", "dtype": "float32", "batch_size": 4, "threads": 1, "layers": ["pool5"],
-    "made_with": {"pseudo3d": "0.1.0", "torch": "2.13.0", "why_this_engine": "the only one"},
+    "made_with": {"pseudo3d": "0.1.0", "torch": "2.13.0", "why_this_engine": "the only one", "weights_from": "/w/best"},
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def test_info(folder, capsys):
     for words in (
         r"s: 6 videos, 5\.8 s long together$",
         "^network +name p3d_resnet14, num_classes 2, style caffe$",
-        "^weights +sha256:12$",
+        "^weights +sha256:12, from /w/best$",
         r"^preprocessing +num_frames 16, crop \[32, 32\]$",
         "^clips +2, sampler uniform$",
         "^engine +eager, float32 on cpu, batches of 4, 1 threads: the only one$",

@@ -186,11 +186,12 @@ def _print_summary(store: "FeatureStore", told: Mapping[str, Any]) -> None:
 def _made_with(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What made a store, in words; a store that was not written by ``p3d extract`` says only what it knows."""
     made = info.get("made_with", {})
+    made_from = [made["weights_from"]] if "weights_from" in made else []
     clips = f"{info.get('clips')}, sampler {info.get('sampler')}"
     runs = f"{info.get('engine')}, {info.get('dtype')} on {info.get('device')}, batches of {info.get('batch_size')}"
     lines = {
         "network": ("architecture", _words(info.get("architecture", {}))),
-        "weights": ("weights", f"{info.get('weights')}, from {made.get('weights_from', 'it is not known where')}"),
+        "weights": ("weights", ", from ".join(map(str, (info.get("weights"), *made_from)))),
         "preprocessing": ("preprocessing", _words(info.get("preprocessing", {}))),
         "clips": ("clips", clips),
         "engine": ("engine", f"{runs}, {info.get('threads')} threads: {made.get('why_this_engine', 'not said why')}"),
