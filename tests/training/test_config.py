@@ -9,6 +9,7 @@ from pseudo3d import Pseudo3dError
 from pseudo3d.cli import main
 from pseudo3d.data.dataset import Augmentation
 from pseudo3d.training.config import RECIPES, Optim, TrainConfig, get_recipe
+from pseudo3d.training.optim import lr_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,6 +38,25 @@ def test_recipes_are_the_papers():
     assert not scratch.freeze_bn
     assert scratch.optim.head_lr_scale == 1
     assert not get_recipe("demo").augment.flip  # it would turn left into right
+
+
+@pytest.mark.parametrize(("name", "clips"), [("ucf101_p3d", 20), ("ucf101_resnet50", 25)])
+def test_the_recipes_of_ucf101_are_the_papers(name, clips):
+    """Section 3.3 and the authors' answers, number by number."""
+    config = get_recipe(name)
+    assert (config.batch_size, config.iterations, config.dropout, config.freeze_bn) == (128, 7500, 0.9, True)
+    assert config.resize == ((182, 242) if name == "ucf101_p3d" else (240, 320))
+    assert (config.weights, config.augment.flip, config.test_clips) == ("imagenet", True, clips)
+    optim = config.optim
+    assert (optim.name, optim.lr, optim.warmup_epochs, optim.clip_grad_norm) == ("sgd", 0.001, 0, 0)
+    rates = [optim.lr * lr_factor(optim, step, 7500, 0) for step in (0, 2999, 3000, 5999, 6000, 7499)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])  # divided by 10 every 3K steps
+
+
+def test_a_micro_batch_of_one_has_no_batch_statistics():
+    with pytest.raises(Pseudo3dError, match=r"--micro-batch must be at least 2"):
+        replace(get_recipe("scratch"), micro_batch=1)
+    assert replace(get_recipe("finetune"), micro_batch=1).micro_batch == 1
 
 
 def test_an_unknown_recipe_names_the_nearest():

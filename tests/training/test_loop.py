@@ -124,6 +124,41 @@ def test_a_step_equals_one_with_plain_3d_convolutions(samples, tmp_path):
         assert (moved - step).abs().max() <= 1e-4 * step.abs().max() + 1e-6 * p.detach().abs().max(), key
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_a_step_in_micro_batches_is_the_step_of_all_clips(samples, tmp_path, size):
+    """All batch norms frozen, dropout 0, one order: to 1e-5, three steps, also where the last part is smaller."""
+    trainers = []
+    for micro in (None, size):
+        config = small_config("finetune", weights="random", freeze_bn=False, label_smoothing=0.1,
+                              optim={"name": "sgd", "lr": 0.01, "clip_grad_norm": 0.5, "momentum": 0.9})  # fmt: skip
+        trainer = make_trainer(samples, tmp_path, config)
+        trainer.config = replace(trainer.config, micro_batch=micro, freeze_bn=True)
+        randomise(trainer.model).eval()
+        trainers.append(trainer)
+    for step in range(3):
+        frames, labels = batch(7, seed=step)
+        (loss, correct), (other, also) = (trainer.step(frames, labels) for trainer in trainers)
+        assert other == pytest.approx(loss, rel=1e-5)
+        assert also == correct
+    for (key, p), q in zip(trainers[0].model.named_parameters(), trainers[1].model.parameters(), strict=True):
+        scale = p.detach().abs().max().item()
+        assert (p - q).abs().max().item() <= 1e-5 * scale, key
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 4])
+def test_a_run_ends_after_its_iterations(samples, tmp_path, iterations):
+    config = replace(small_config(epochs=50), iterations=iterations)
+    trainer = make_trainer(samples, tmp_path / "unused", config)
+    result = train(samples, replace(config, resize=(36, 36)), tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) - 1 == math.ceil(iterations / trainer.steps_per_epoch) == trainer.epochs
+    for _ in range(iterations):
+        trainer.step(*batch(4))
+    assert trainer.steps_done == trainer.steps == iterations
+    card = (result.checkpoint / "README.md").read_text()
+    assert f"of {iterations} steps" in card
+
+
 def test_gradients_are_clipped_to_their_norm(samples, tmp_path):
     moved = {}
     for limit in (0.0, 0.01, 1e9):

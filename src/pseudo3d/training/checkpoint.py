@@ -91,7 +91,8 @@ def run_card(
         class_videos={name: counts[name] for name in sides.train.class_names},
         start=start,
         base_model=base_model,
-        trained=f"recipe {config.recipe}, epoch {epoch} of {config.epochs}",
+        trained=f"recipe {config.recipe}, epoch {epoch} of "
+        + (f"{config.epochs}" if config.iterations is None else f"{config.iterations} steps"),
         settings=_settings(config),
         scores=tuple(scores),
         license=config.license,

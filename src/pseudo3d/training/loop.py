@@ -184,7 +184,7 @@ def train(samples: SampleList, config: TrainConfig, out: str | Path, *, quiet: b
     with _run_folder(out):
         files.write_text(out / "config.json", config.to_json())
         files.write_text(out / "split.csv", sides_to_csv(sides))
-        with TrainingProgress(config.epochs, trainer.steps_per_epoch, quiet=quiet) as progress:
+        with TrainingProgress(trainer.epochs, trainer.steps, quiet=quiet) as progress:
             return trainer.run(progress)
 
 
@@ -250,7 +250,9 @@ class Trainer:
             generator=torch.Generator(),  # of its own, or the number of workers would change what dropout draws
         )
         self.steps_per_epoch = len(self.loader)
-        steps = self.steps_per_epoch * config.epochs
+        steps = self.steps_per_epoch * config.epochs if config.iterations is None else config.iterations
+        self.steps, self.epochs = steps, math.ceil(steps / self.steps_per_epoch)
+        self.steps_done = 0
         warmup = min(round(config.optim.warmup_epochs * self.steps_per_epoch), steps // 2)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: lr_factor(config.optim, step, steps, warmup)
@@ -260,7 +262,7 @@ class Trainer:
         """All epochs, then the test with the best epoch's weights (the last one's when nothing was held out)."""
         started, best, best_epoch = time.perf_counter(), -1.0, 0
         best_val: dict[str, float] = {}
-        for epoch in range(1, self.config.epochs + 1):
+        for epoch in range(1, self.epochs + 1):
             report: Report = {"epoch": epoch, **self.train_epoch(epoch, progress)}
             val: dict[str, float] = {}
             if self.sides.val is not None:
@@ -297,6 +299,8 @@ class Trainer:
             losses += loss * len(labels)
             hits, clips = hits + correct, clips + len(labels)
             progress.stepped(epoch, losses / clips, lr)
+            if self.steps_done == self.steps:
+                break
         if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             raise self._diverged(f"the weights are no longer finite after epoch {epoch}")
         seconds = time.perf_counter() - started
@@ -323,20 +327,35 @@ class Trainer:
     def step(self, frames: Tensor, labels: Tensor, windows: Sequence[Window] | None = None) -> tuple[float, int]:
         """One update of the weights; the loss and how many clips were classified right.
 
-        Without ``windows``, the frames are from the centre.
+        The loss is the mean over all clips, computed ``micro_batch`` clips at a time. Without ``windows``, the frames
+        are from the centre.
         """
+        size = self.config.micro_batch or len(labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        total, correct = 0.0, 0
+        for start in range(0, len(labels), size):
+            part = slice(start, start + size)
+            share = len(labels[part]) / len(labels)
+            loss, hits = self._backward(frames[part], labels[part], windows[part] if windows else None, share)
+            total, correct = total + loss, correct + hits
+        if self.config.optim.clip_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps_done += 1
+        return total, correct
+
+    def _backward(
+        self, frames: Tensor, labels: Tensor, windows: Sequence[Window] | None, share: float
+    ) -> tuple[float, int]:
+        """Add a micro-batch's share of the gradient; its share of the loss, and its hits."""
         labels = labels.to(self.device)
         frames = frames.to(self.device, non_blocking=True)
         inputs = to_input(frames, self.model.preprocessing, self.model.mean_volume, windows)
         with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
             logits = self.model(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
+        loss = share * F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         loss.backward()
-        if self.config.optim.clip_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
         return loss.item(), int((logits.argmax(1) == labels).sum())
 
     def evaluate(self, samples: SampleList, clips: int, on_video: Callable[[], None] | None = None) -> dict[str, float]:

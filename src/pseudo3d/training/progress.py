@@ -11,18 +11,18 @@ class TrainingProgress:
 
     Args:
         epochs: of the run.
-        steps_per_epoch: batches in one of them.
+        steps: of the whole run.
         quiet: show nothing.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, quiet: bool = False) -> None:
+    def __init__(self, epochs: int, steps: int, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.epochs = epochs
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
-        self.task = self.progress.add_task("training", total=epochs * steps_per_epoch, note="")
+        self.task = self.progress.add_task("training", total=steps, note="")
         self.note = ""
 
     def __enter__(self) -> "TrainingProgress":
