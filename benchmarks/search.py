@@ -1,7 +1,7 @@
 """A million vectors: how long a query takes, how large the index is, beside plain float32 products and faiss.
 
     python benchmarks/search.py --out docs/results
-    python benchmarks/search.py --vectors 200000 --out /tmp/results     # smaller: a fifth of the time and the disk
+    python benchmarks/search.py --vectors 200000 --out results     # smaller: a fifth of the time and the disk
 
 The vectors (2048 numbers each; 8.2 GB for a million) are written into a file, in ``--scratch`` or the folder for
 temporary files, which is removed at the end, and mapped as those of a store of that size are. Two kinds:

@@ -97,7 +97,8 @@ class CommittedParts:
             shards.check_same(self.location, self._manifest.info, info)
         self._next = self._manifest.next_part
         self._replaced: set[Part] = set()  # parts that count no more and are to be deleted
-        self._videos: dict[Part, list[str]] = {}  # of parts, while they are asked for again and again
+        self._videos: dict[Part, list[str]] | None = None  # of parts, while one shard after the other asks for them
+        self._count_checked = False
         listed = self.parts
         self._clean()
         if self.parts != listed:  # the store has taken them over; a list that still had them would be newer than it
@@ -131,6 +132,7 @@ class CommittedParts:
 
     def _take_over(self, wait: bool) -> None:
         """Make what shards have done the store's own; their files stay where they are until they are merged."""
+        self._videos = {}
         for shard in [state.shard for state in read_shards(self.place)]:
             theirs = open_shard(self.location, shard)
             theirs.lock(wait=wait)
@@ -152,7 +154,7 @@ class CommittedParts:
                 empty_shard(self.place, state)
             finally:
                 theirs.unlock()
-        self._videos.clear()
+        self._videos = None
 
     def read(self, part: Part, columns: Collection[str]) -> tuple[pa.Table, pa.Schema]:
         """Some columns of a part, and the schema of all."""
@@ -160,10 +162,13 @@ class CommittedParts:
 
     def videos_in(self, part: Part) -> list[str]:
         """The videos that a part has rows of."""
-        if part not in self._videos:
-            table, _ = self.read(part, ("video",))
-            self._videos[part] = table["video"].to_pylist()
-        return self._videos[part]
+        if self._videos is not None and part in self._videos:
+            return self._videos[part]
+        table, _ = self.read(part, ("video",))
+        videos: list[str] = table["video"].to_pylist()
+        if self._videos is not None:
+            self._videos[part] = videos
+        return videos
 
     def without(self, videos: Collection[str], described: Mapping[str, Described] | None = None) -> list[Part]:
         """The parts, those with rows that go, or that are to say other things, written anew."""
@@ -207,8 +212,9 @@ class CommittedParts:
 
     def commit(self, parts: Collection[Part]) -> None:
         """Make these the parts that count; ``tidy`` deletes those that do no more."""
-        if self._shard is not None:  # again: another number may have begun at the same time
+        if self._shard is not None and not self._count_checked:  # another number may have begun at the same time
             check_count(self._store, self._shard)
+            self._count_checked = True
         before, manifest = self._manifest, Manifest(self._manifest.info, tuple(parts), self._next)
         raw, there = manifest.to_bytes(), self.check_own()
         self._on_disk = {there, raw}  # an error may come before or after the file was replaced
@@ -219,7 +225,6 @@ class CommittedParts:
 
     def tidy(self) -> None:
         """Delete the files of parts that count no more."""
-        self._videos.clear()
         while self._replaced:
             self.place.delete(self._replaced.pop().file)
 

@@ -8,7 +8,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,15 +82,16 @@ def decode_paths(paths: pa.Table, plan: ClipPlan, decoders: Decoders) -> Iterato
         yield _row(video, readings[video], -1, known=pickle.dumps(known))
 
 
-def _row(video: int, reading: int, number: int, **more: Any) -> pa.Table:
-    frames: np.ndarray | None = more.get("frames")
+def _row(
+    video: int, reading: int, number: int, *, frames: np.ndarray | None = None, known: bytes | None = None
+) -> pa.Table:
     values = {
         "video": video,
         "reading": reading,
         "number": number,
         "shape": None if frames is None else list(frames.shape),
         "frames": None if frames is None else frames.tobytes(),
-        "known": more.get("known"),
+        "known": known,
     }
     return pa.Table.from_pylist([values], ROW)
 

@@ -111,9 +111,14 @@ def read_shards(place: Folder) -> list[ShardState]:
     Raises:
         Pseudo3dError: one of them is damaged, or of another version.
     """
-    named = [_NAME.fullmatch(name) for name in place.names(SHARDS)]
-    states = [read_shard(place, Shard(int(told[1]), int(told[2]))) for told in named if told]
+    states = [read_shard(place, shard) for shard in _shards_named(place)]
     return [state for state in states if state.manifest.parts or state.failed]
+
+
+def _shards_named(place: Folder) -> list[Shard]:
+    """Those that have a folder, whether or not they have done anything."""
+    found = [_NAME.fullmatch(name) for name in place.names(SHARDS)]
+    return [Shard(int(told[1]), int(told[2])) for told in found if told]
 
 
 def read_shard(place: Folder, shard: Shard) -> ShardState:
@@ -213,12 +218,15 @@ def refuse_other_files(place: Folder) -> None:
 
 def check_count(place: Folder, shard: Shard) -> None:
     """Raise when a store has shards of another number, to which the videos belong in another way."""
-    other = next((state.shard for state in read_shards(place) if state.shard.count != shard.count), None)
-    if other is not None:
-        raise Pseudo3dError(
-            f"{place.location}: holds what shard {other} has done, and {shard} would divide the videos in another way; "
-            f"let the {other.count} shards end, then run `p3d store compact {place.location}`"
-        )
+    for other in _shards_named(place):
+        if other.count == shard.count:
+            continue
+        state = read_shard(place, other)
+        if state.manifest.parts or state.failed:
+            raise Pseudo3dError(
+                f"{place.location}: holds what shard {other} has done, and {shard} would divide the videos in another "
+                f"way; let the {other.count} shards end, then run `p3d store compact {place.location}`"
+            )
 
 
 def empty_shard(place: Folder, state: ShardState) -> None:
