@@ -13,6 +13,7 @@ from pseudo3d.video.sampling import (
     sample_clips_authors,
     sample_clips_random,
     sample_clips_sliding,
+    sample_pieces,
 )
 
 FRAMES, CLIPS, LENGTH = st.integers(1, 5000), st.integers(1, 40), st.integers(1, 64)
@@ -127,3 +128,48 @@ def test_errors_of_the_other_samplers():
         sample_clips_sliding(10, stride=-3)
     with pytest.raises(Pseudo3dError, match="num_frames must be at least 1, got 0"):
         sample_clips_random(0, 1, 16, np.random.default_rng(0))
+
+
+@given(st.integers(2, 400), st.sampled_from([5, 24, 25, 30]), st.floats(0.2, 20), st.integers(1, 6), st.integers(0, 9))
+def test_pieces_last_as_long_as_asked(num_frames, fps, seconds, count, seed):
+    times = 3 + np.arange(num_frames) / fps
+    pieces = sample_pieces(times, count, seconds, np.random.default_rng(seed))
+    assert pieces.shape == (count, 2)
+    assert pieces.min() >= 0
+    assert pieces.max() <= num_frames
+    if num_frames / fps <= seconds:
+        assert (pieces == [0, num_frames]).all()
+    else:
+        assert (abs((pieces[:, 1] - pieces[:, 0]) / fps - seconds) <= 1 / fps + 1e-6).all()
+
+
+def test_pieces_lie_anywhere_with_equal_chance():
+    first, stop = sample_pieces(np.arange(1000) / 25, 40_000, 5.0, np.random.default_rng(0)).T
+    assert (first.min(), stop.max()) == (0, 1000)
+    counts = np.histogram(first, bins=8, range=(0, 876))[0]
+    assert abs(counts / 5000 - 1).max() < 0.06  # four deviations of a count of 5000
+
+
+def test_pieces_of_a_video_whose_rate_varies():
+    times = np.concatenate([np.arange(0, 10, 0.1), np.arange(10, 20, 1.0)])  # 100 frames, then 10 frames
+    for first, stop in sample_pieces(times, 200, 5.0, np.random.default_rng(0)):
+        inside = times[first:stop]
+        assert inside[-1] - inside[0] <= 5
+        assert first == 0 or inside[0] - times[first - 1] <= 1
+        assert stop == len(times) or times[stop] - inside[0] >= 4
+
+
+def test_pieces_of_odd_videos():
+    rng = np.random.default_rng(0)
+    assert sample_pieces(np.zeros(1), 2, 5.0, rng).tolist() == [[0, 1]] * 2
+    assert sample_pieces(np.zeros(9), 1, 5.0, rng).tolist() == [[0, 9]]  # no times at all
+    backwards = np.concatenate([np.arange(100), np.arange(50)]) / 10
+    assert (np.diff(sample_pieces(backwards, 50, 2.0, rng), axis=1) > 0).all()
+    still = np.array([0.0, 0.1, 100.0])
+    first, stop = sample_pieces(still, 50, 2.0, rng).T
+    assert (first <= stop).all()
+    assert first.max() == 2
+    with pytest.raises(Pseudo3dError, match="pieces must be at least 1, got 0"):
+        sample_pieces(still, 0, 2.0, rng)
+    with pytest.raises(Pseudo3dError, match="frames must be at least 1, got 0"):
+        sample_pieces(np.zeros(0), 1, 2.0, rng)

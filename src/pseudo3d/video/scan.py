@@ -29,17 +29,50 @@ class Scan:
         tally: packets that hold a frame to show, and where reading failed.
         pts: (packets,) display times in decoding order, in units of the stream's time base; None where seeking is
             ruled out: times are missing or repeated, packets are damaged or hidden, or by the kind of file.
-        dts: (packets,) decoding times, which is what files are sought by.
         entries: (keys,) rising positions of packets where decoding may begin: nothing shown later is decoded before
             them, nothing shown earlier after them. Frame p of the video is then that of packet p.
+        dts: (keys,) decoding times of the entries, which is what files are sought by.
         kept: all packets when they take little memory, else None.
     """
 
     tally: Tally
     pts: Int64[np.ndarray, "packets"] | None
-    dts: Int64[np.ndarray, "packets"]
     entries: Int64[np.ndarray, "keys"]
+    dts: Int64[np.ndarray, "keys"]
     kept: list[Packet] | None
+
+
+class PacketScanner:
+    """Looks at the packets of one stream, all of them and in their order.
+
+    Args:
+        container: the open file.
+        stream: its video stream.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._is_entry = _entry_test(container, stream)
+        self._pts, self._dts, self._keys = array("q"), array("q"), array("q")
+
+    def look(self, packet: Packet) -> None:
+        """Takes note of the next packet."""
+        if self._is_entry is None:
+            return
+        if packet.pts is None or _is_special(packet):
+            self._is_entry = None
+            return
+        if packet.is_keyframe and self._is_entry(packet):
+            self._keys.append(len(self._pts))
+        self._pts.append(packet.pts)
+        self._dts.append(packet.pts if packet.dts is None else packet.dts)  # Matroska has none at the start
+
+    def result(self, tally: Tally, kept: list[Packet] | None = None) -> Scan:
+        """What was found in the packets; ``tally`` is that of their reading."""
+        pts = np.array(self._pts, np.int64)
+        if self._is_entry is None or tally.undecodable or len(np.unique(pts)) != len(pts):
+            return Scan(tally, None, np.empty(0, np.int64), np.empty(0, np.int64), kept)
+        entries = _clean(pts, np.array(self._keys, np.int64))
+        return Scan(tally, pts, entries, np.array(self._dts, np.int64)[entries], kept)
 
 
 def scan_packets(
@@ -50,31 +83,19 @@ def scan_packets(
     Raises:
         VideoError: there is no packet with a frame to show, or reading failed.
     """
-    tally = Tally()
+    tally, scanner = Tally(), PacketScanner(container, stream)
     kept: list[Packet] | None = []
     size = 0
-    pts, dts, keys = array("q"), array("q"), array("q")
-    is_entry = _entry_test(container, stream)
-    seekable = is_entry is not None
-    for position, packet in enumerate(read_packets(path, container, stream, tally)):
+    for packet in read_packets(path, container, stream, tally):
         on_progress()
         size += packet.size
         if kept is not None:
             kept.append(packet)
             kept = kept if size <= _KEPT_BYTES else None
-        if not seekable or packet.pts is None or _is_special(packet):
-            seekable = False
-            continue
-        pts.append(packet.pts)
-        dts.append(packet.pts if packet.dts is None else packet.dts)  # Matroska has none at the start
-        if packet.is_keyframe and is_entry is not None and is_entry(packet):
-            keys.append(position)
+        scanner.look(packet)
     if tally.packets == 0:
         raise no_frames(path, tally, stream)
-    times = np.array(pts, np.int64)
-    if not seekable or tally.undecodable or len(np.unique(times)) != len(times):
-        return Scan(tally, None, np.empty(0, np.int64), np.empty(0, np.int64), kept)
-    return Scan(tally, times, np.array(dts, np.int64), _clean(times, np.array(keys, np.int64)), kept)
+    return scanner.result(tally, kept)
 
 
 def _is_special(packet: Packet) -> bool:

@@ -109,7 +109,7 @@ def _packets_from(
         packets = iter(scan.kept[position:])
     else:
         try:
-            container.seek(int(scan.dts[position]), stream=stream)  # flushes the decoder too
+            container.seek(int(scan.dts[np.searchsorted(scan.entries, position)]), stream=stream)  # flushes too
         except av.error.FFmpegError:
             raise DamagedError from None
         packets = read_packets(path, container, stream, Tally())
