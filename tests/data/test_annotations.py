@@ -15,6 +15,7 @@ from pseudo3d.data.annotations import (
     Sample,
     SampleList,
     assign_groups,
+    label_text,
     parse_csv,
     parse_folder,
     parse_groups,
@@ -108,6 +109,51 @@ def test_csv_errors(text, message):
         parse_csv(text, source="x.csv")
 
 
+def test_several_labels_of_a_video():
+    table = parse_csv("path,label,split\na.mp4,run|walk,val\nb.mp4, run | jump ,\nc.mp4,10,\n")
+    assert table == [
+        Sample("a.mp4", "run", "val", more_labels=("walk",)),
+        Sample("b.mp4", "run", more_labels=("jump",)),
+        Sample("c.mp4", "10"),
+    ]
+    assert parse_list(["a.mp4 run|walk"]) == [Sample("a.mp4", "run", more_labels=("walk",))]
+    assert [sample.labels for sample in (*table, Sample("d.mp4"))] == [("run", "walk"), ("run", "jump"), ("10",), ()]
+    assert SampleList(Path("r"), tuple(table)).class_names == ("10", "jump", "run", "walk")
+
+
+LABELS = st.lists(st.from_regex(r"[^\W_]+", fullmatch=True), min_size=1, max_size=4, unique=True)
+
+
+@given(st.lists(LABELS, max_size=5))
+def test_labels_read_back_as_they_were_written(rows):
+    samples = [Sample(f"{i}.mp4", row[0], more_labels=tuple(row[1:])) for i, row in enumerate(rows)]
+    lines = [f"{sample.path} {label_text(sample)}" for sample in samples]
+    assert parse_list(lines) == samples
+    assert parse_csv("path,label\n" + "".join(line.replace(" ", ",") + "\n" for line in lines)) == samples
+
+
+@pytest.mark.parametrize("label", ["a|", "|a", "a||b", "|"])
+def test_empty_labels(label):
+    message = re.escape(f"line 2: '{label}' has an empty label: write 'a|b' for a video with the labels a and b")
+    with pytest.raises(Pseudo3dError, match=f"x.txt, {message}"):
+        parse_list(["1.mp4 a", f"2.mp4 {label}"], source="x.txt")
+    with pytest.raises(Pseudo3dError, match=f"x.csv, {message}"):
+        parse_csv(f"path,label\n2.mp4,{label}\n", source="x.csv")
+
+
+def test_one_label_twice():
+    with pytest.raises(Pseudo3dError, match=r"line 1: 'a\|b\|a' names a label twice: keep one"):
+        parse_list(["1.mp4 a|b|a"])
+
+
+def test_a_class_that_reads_as_two_cannot_be_written():
+    (sample,) = parse_folder(["up|down/a.mp4"])
+    assert sample.labels == ("up|down",)
+    with pytest.raises(Pseudo3dError, match=r"a.mp4: the class 'up\|down' cannot be written to a list, where | stands"):
+        label_text(sample)
+    assert label_text(Sample("a.mp4")) is None
+
+
 def test_groups_by_path_then_name_then_stem():
     samples = [
         Sample("x/a.mp4", "l"),
@@ -196,6 +242,7 @@ def test_a_table_with_groups_from_a_file(tmp_path):
     [
         ("x.txt", "a.mp4 l\n./a.mp4 r\n", "x.txt lists a.mp4 twice, as l and as r: keep one"),
         ("x.txt", "a.mp4 l\nsub/../a.mp4 l\n", "x.txt lists a.mp4 twice, both as l: keep one"),
+        ("x.txt", "a.mp4 l\n./a.mp4 l|r\n", "x.txt lists a.mp4 twice, as l and as l|r: keep one"),
         ("x.txt", "\n# nothing\n", "lists no videos"),
         ("x.csv", "path,label\n", "lists no videos"),
         ("x.csv", "path,label\na,\n", "x.csv, line 2: the label is empty"),

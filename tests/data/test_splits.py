@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_every_class_is_cut_at_the_fraction(counts, fraction, seed):
         tested = sum(s.label == str(label) for s in test.samples)
         assert 1 <= tested <= total - 1
         assert abs(tested - min(max(fraction * total, 1), total - 1)) <= 0.5 + 1e-6
+
+
+def test_a_video_with_several_labels_counts_as_one_of_its_first():
+    plain = many(20, 20)
+    several = [replace(sample, more_labels=("also",) if i % 3 else ()) for i, sample in enumerate(plain)]
+    for one, other in zip(train_test_split(make(*plain)), train_test_split(make(*several)), strict=True):
+        assert [s.path for s in one.samples] == [s.path for s in other.samples]
+    # One first label only, yet two classes
+    train, test = train_test_split(make(*(Sample(f"{i}", "a", more_labels=("b",) * (i % 2)) for i in range(8))))
+    assert (len(train), len(test)) == (6, 2)
+    assert train.class_names == ("a", "b")
+
+
+def test_further_labels_must_have_been_trained_on():
+    both = Sample("2", "l", "test", more_labels=("r", "new"))
+    with pytest.raises(Pseudo3dError, match=r"classes to test on have no video in train \(new\): add some"):
+        train_test_split(make(Sample("0", "l", "train", more_labels=("r",)), Sample("1", "l", "train"), both))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,7 +1,8 @@
 """Which videos there are, and their class, split and group: one pure parser for each format.
 
 A *group* is what must never stand on both sides of a split: the recording that several videos are cut from, or the
-person in them. Only the standard library is imported here, so that reading a list stays cheap.
+person in them. A video may have several labels, which lists and tables write as ``a|b``. Only the standard library is
+imported here, so that reading a list stays cheap.
 """
 
 import csv
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from pseudo3d.data.walk import find_files, relative_to
 from pseudo3d.errors import Pseudo3dError, first_few
 
 # What a walk through a folder takes for a video, in any case. A list may name files of any type.
@@ -31,12 +33,23 @@ class Sample:
         label: the name of its class; None when nothing says so.
         split: "train", "val", "test", or None.
         group: what it shares with other videos (the recording it is cut from); None when nothing says so.
+        more_labels: further classes that it shows (Sports-1M has such videos).
+
+    Example:
+        >>> Sample("a.mp4", "walk", more_labels=("run",)).labels, Sample("b.mp4").labels
+        (('walk', 'run'), ())
     """
 
     path: str
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    more_labels: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All its classes, ``label`` first; none when it has no label."""
+        return () if self.label is None else (self.label, *self.more_labels)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ class SampleList:
 
     def __post_init__(self) -> None:
         if not self.class_names:
-            object.__setattr__(self, "class_names", class_names_of(sample.label for sample in self.samples))
+            labels = (label for sample in self.samples for label in sample.labels)
+            object.__setattr__(self, "class_names", class_names_of(labels))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -90,6 +104,35 @@ def class_names_of(labels: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def label_text(sample: Sample) -> str | None:
+    """The labels of a sample as lists and tables write them: ``a|b`` for two; None without a label.
+
+    Raises:
+        Pseudo3dError: the name of a class has the ``|`` in it that parts several labels.
+
+    Example:
+        >>> label_text(Sample("a.mp4", "walk", more_labels=("run",))), label_text(Sample("b.mp4"))
+        ('walk|run', None)
+    """
+    for label in sample.labels:
+        if "|" in label:
+            raise Pseudo3dError(
+                f"{sample.path}: the class {label!r} cannot be written to a list, where | stands between the labels of "
+                "one video: give it another name"
+            )
+    return "|".join(sample.labels) or None
+
+
+def _labels(text: str, where: str) -> tuple[str, ...]:
+    """The labels that ``label_text`` wrote, at least one."""
+    labels = tuple(label.strip() for label in text.split("|"))
+    if not all(labels):
+        raise Pseudo3dError(f"{where}: {text!r} has an empty label: write 'a|b' for a video with the labels a and b")
+    if len(set(labels)) < len(labels):
+        raise Pseudo3dError(f"{where}: {text!r} names a label twice: keep one")
+    return labels
+
+
 def parse_folder(paths: Iterable[str]) -> list[Sample]:
     """Classes, and splits if there are any, from where the files lie: ``class/file`` or ``split/class/file``.
 
@@ -105,9 +148,9 @@ def parse_folder(paths: Iterable[str]) -> list[Sample]:
 
     Example:
         >>> parse_folder(["left/a.mp4", "right/day1/b.mp4"])[1]
-        Sample(path='right/day1/b.mp4', label='right', split=None, group=None)
+        Sample(path='right/day1/b.mp4', label='right', split=None, group=None, more_labels=())
         >>> parse_folder(["Train/left/a.mp4", "valid/left/b.mp4"])[1]
-        Sample(path='valid/left/b.mp4', label='left', split='val', group=None)
+        Sample(path='valid/left/b.mp4', label='left', split='val', group=None, more_labels=())
     """
     parts = [(path, PurePosixPath(path).parts) for path in paths]
     if parts and all(_in_split_folder(place) for _, place in parts):
@@ -122,6 +165,8 @@ def _in_split_folder(parts: Sequence[str]) -> bool:
 def parse_list(lines: Iterable[str], *, source: str = "the list") -> list[Sample]:
     """Samples from lines ``path label``. The label is the last word, so a path may contain spaces.
 
+    ``path a|b`` is a video with the labels a and b.
+
     Args:
         lines: text; blank lines and those that begin with # are skipped.
         source: what to call the lines in an error.
@@ -130,18 +175,19 @@ def parse_list(lines: Iterable[str], *, source: str = "the list") -> list[Sample
         One sample for each line, in the same order.
 
     Raises:
-        Pseudo3dError: a line has no label; it gives the line's number.
+        Pseudo3dError: a line has no label, an empty one or one twice; it gives the line's number.
 
     Example:
         >>> parse_list(["# my videos", "day one/a.mp4 left"])
-        [Sample(path='day one/a.mp4', label='left', split=None, group=None)]
+        [Sample(path='day one/a.mp4', label='left', split=None, group=None, more_labels=())]
     """
     samples = []
     for number, path, label in _two_columns(lines, "label", source):
         # "my video.mp4" with its label forgotten must not become the path "my" with the class "video.mp4".
         if PurePosixPath(label).suffix.lower() in VIDEO_EXTENSIONS:
             raise Pseudo3dError(f"{source}, line {number}: '{path} {label}' has no label: write 'path label'")
-        samples.append(Sample(path, label))
+        first, *more = _labels(label, f"{source}, line {number}")
+        samples.append(Sample(path, first, more_labels=tuple(more)))
     return samples
 
 
@@ -159,7 +205,8 @@ def _two_columns(lines: Iterable[str], second: str, source: str) -> Iterator[tup
 def parse_csv(text: str, *, source: str = "the table") -> list[Sample]:
     r"""Samples from a comma-separated table with the columns path and label, and perhaps split and group.
 
-    Other columns are ignored, so that a table may carry what else its owner needs. An empty split or group is None.
+    Other columns are ignored, so that a table may carry what else its owner needs. An empty split or group is None. The
+    label ``a|b`` stands for the two labels a and b.
 
     Args:
         text: the whole table, its first line the names of the columns.
@@ -170,11 +217,11 @@ def parse_csv(text: str, *, source: str = "the table") -> list[Sample]:
 
     Raises:
         Pseudo3dError: the column path or label is missing (it names the columns found), or a row has too few or too
-            many cells, no path, no label or an unknown split (it gives the line's number).
+            many cells, no path, no label, a label twice or an unknown split (it gives the line's number).
 
     Example:
         >>> parse_csv("path,label,split,seconds\na.mp4,left,validation,3.5\n")
-        [Sample(path='a.mp4', label='left', split='val', group=None)]
+        [Sample(path='a.mp4', label='left', split='val', group=None, more_labels=())]
     """
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
@@ -199,7 +246,8 @@ def _csv_sample(columns: list[str], row: list[str], where: str) -> Sample:
     split = cells.get("split", "")
     if split and split.lower() not in _SPLITS:
         raise Pseudo3dError(f"{where}: unknown split {split!r}: use train, val or test, or leave it empty")
-    return Sample(cells["path"], cells["label"], _SPLITS.get(split.lower()), cells.get("group") or None)
+    first, *more = _labels(cells["label"], where)
+    return Sample(cells["path"], first, _SPLITS.get(split.lower()), cells.get("group") or None, tuple(more))
 
 
 def parse_groups(lines: Iterable[str], *, source: str = "the groups") -> dict[str, str]:
@@ -245,7 +293,7 @@ def assign_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> list[
 
     Example:
         >>> assign_groups([Sample("left/a.mp4", "left")], {"a": "film1"})
-        [Sample(path='left/a.mp4', label='left', split=None, group='film1')]
+        [Sample(path='left/a.mp4', label='left', split=None, group='film1', more_labels=())]
     """
     assigned, without = [], []
     used: dict[str, str] = {}
@@ -287,13 +335,13 @@ def read_samples(data: str | Path, *, groups: str | Path | None = None) -> Sampl
     """
     data = Path(data).absolute()
     if data.is_dir():
-        root, samples = data, parse_folder(_walk(data, data, ()))
+        root, samples = data, parse_folder(find_files(data, VIDEO_EXTENSIONS))
         empty = f"no videos in {data}: looked for {' '.join(VIDEO_EXTENSIONS)}, also in its folders"
     elif data.suffix.lower() in LIST_EXTENSIONS:
         text, name, root = _read_text(data), data.name, data.parent
         table = data.suffix.lower() == ".csv"
         samples = parse_csv(text, source=name) if table else parse_list(text.splitlines(), source=name)
-        samples = [replace(sample, path=_relative_to(root, sample.path)) for sample in samples]
+        samples = [replace(sample, path=relative_to(root, sample.path)) for sample in samples]
         empty = f"{data} lists no videos"
         _check_listed(root, samples, name)
         root, samples = _at_home(root, samples)
@@ -317,25 +365,6 @@ def read_groups(path: str | Path) -> dict[str, str]:
     return parse_groups(_read_text(Path(path)).splitlines(), source=str(path))
 
 
-def _walk(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[str]:
-    """POSIX paths of the videos below ``folder``; ``above`` are the real paths of the folders that led here."""
-    real = folder.resolve()
-    if real in above:  # a link to a folder above: following it would never end
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise Pseudo3dError(f"cannot read the folder {folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        path = Path(entry.path)
-        if entry.is_dir():
-            yield from _walk(path, root, (*above, real))
-        elif path.suffix.lower() in VIDEO_EXTENSIONS:  # a dangling link too: whoever opens it reports it
-            yield path.relative_to(root).as_posix()
-
-
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -347,27 +376,23 @@ def _read_text(path: Path) -> str:
         raise Pseudo3dError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
-def _relative_to(root: Path, path: str) -> str:
-    full = Path(os.path.normpath(root / path))
-    return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix()
-
-
 def _at_home(root: Path, samples: list[Sample]) -> tuple[Path, list[Sample]]:
     """Paths relative to where the videos are, for a list that lies elsewhere: names then survive a move of the list."""
     if not samples or not all(Path(sample.path).is_absolute() for sample in samples):
         return root, samples
     home = Path(os.path.commonpath([Path(sample.path).parent for sample in samples]))
-    return home, [replace(sample, path=_relative_to(home, sample.path)) for sample in samples]
+    return home, [replace(sample, path=relative_to(home, sample.path)) for sample in samples]
 
 
 def _check_listed(root: Path, samples: Sequence[Sample], source: str) -> None:
     labels: dict[str, str | None] = {}
     for sample in samples:
+        label = label_text(sample)
         if sample.path in labels:
             first = labels[sample.path]
-            how = f"as {first} and as {sample.label}" if first != sample.label else f"both as {first}"
+            how = f"as {first} and as {label}" if first != label else f"both as {first}"
             raise Pseudo3dError(f"{source} lists {sample.path} twice, {how}: keep one")
-        labels[sample.path] = sample.label
+        labels[sample.path] = label
     missing = [sample.path for sample in samples if not (root / sample.path).is_file()]
     if missing:
         raise Pseudo3dError(

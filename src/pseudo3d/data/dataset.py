@@ -1,121 +1,340 @@
-"""Random training clips out of labelled videos."""
+"""Random training clips out of labelled videos, and the batches that worker processes make of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+import signal
+from collections.abc import Generator, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
-from jaxtyping import UInt8
-from torch.utils.data import Dataset
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from pseudo3d.data.annotations import SampleList
-from pseudo3d.errors import VideoError
+from pseudo3d.data.augmentation import Augmentation
+from pseudo3d.data.sampler import ClipKey, StepSampler
+from pseudo3d.data.workers import TooSlowError, WatchedWorkers, WorkerEndedError, ignore_interrupts
+from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.video.decode import read_clips
-from pseudo3d.video.sampling import sample_clips_random
+from pseudo3d.video.index import IndexCache, VideoIndex, read_frames
+from pseudo3d.video.sampling import sample_pieces
 from pseudo3d.video.transforms import Window, center_window, cut_out, random_window
 
+TIME_LIMIT = 300.0  # seconds that a batch may take; a decoder that hangs says nothing
+CLIP_TIME_LIMIT = 10.0  # and large batches this much for every clip
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How a training clip differs from a test clip; the same for every frame of a clip.
-
-    Args:
-        random_crop: a random window instead of the centre.
-        flip: mirror half of the clips left to right. It changes the label of direction classes (left and right,
-            rotations), so it is a choice for each data set.
-    """
-
-    random_crop: bool = True
-    flip: bool = False
+_DRAW, _PIECES = 0, 3  # kinds of random numbers; 1 and 2 are the sampler's
 
 
 class TrainingClip(NamedTuple):
     """One clip to learn from.
 
     Args:
-        frames: resized, cut out and perhaps mirrored, RGB.
-        label: the index of its class.
+        frames: resized, cut out and perhaps mirrored, RGB. Perhaps a view of larger frames, never one that runs
+            backwards.
+        target: the share of each class, which sum to 1; several labels of a video share evenly.
         window: where it was cut out and whether it is mirrored, for networks with a mean volume.
+        video: the place in the list of the video that is shown, which may be a spare.
+        counted: as in its key.
+        bad: the videos that should have been shown and could not be read, with the reasons.
     """
 
     frames: UInt8[np.ndarray, "T h w 3"]
-    label: int
+    target: Float32[np.ndarray, "classes"]
     window: Window
+    video: int
+    counted: bool
+    bad: tuple[tuple[int, str], ...]
+
+
+class ClipBatch(NamedTuple):
+    """The clips of one process in one step.
+
+    Args:
+        frames: of ``TrainingClip``, stacked.
+        targets: float32, rows sum to 1.
+        counted: which of the clips count.
+        windows: N of them.
+        videos: the places in the list of the videos that are shown.
+        bad: the videos that could not be read, with the reasons.
+    """
+
+    frames: UInt8[Tensor, "N T h w 3"]
+    targets: Float32[Tensor, "N classes"]
+    counted: Bool[Tensor, "N"]
+    windows: list[Window]
+    videos: list[int]
+    bad: list[tuple[int, str]]
+
+    def pin_memory(self) -> "ClipBatch":
+        """The same in page-locked memory, from which a GPU copies beside its work (the loader calls this)."""
+        return self._replace(
+            frames=self.frames.pin_memory(), targets=self.targets.pin_memory(), counted=self.counted.pin_memory()
+        )
 
 
 class TrainingClips(Dataset[TrainingClip | VideoError]):
     """One random clip of every video, another one in every epoch.
 
-    What is drawn depends on the seed, the epoch and the video's place alone, never on the number of workers. A video
-    that cannot be used is returned as its VideoError, since an exception of a worker process loses its one-line text.
+    A clip starts anywhere with equal chance (a video shorter than a clip is looped) and only its frames are decoded.
+    What is drawn depends on the seed, the epoch and the video's place alone, never on the number of workers or
+    processes. A video that cannot be read is replaced by the spares of its key, in order.
 
     Args:
         samples: labelled videos.
         preprocessing: of the network.
         augmentation: how clips are varied.
         seed: of all draws.
+        index: the index of each video; None for one in the default folder.
+
+    Attributes:
+        reading: the video that each worker is reading, -1 for none; in memory that processes share.
+
+    Raises:
+        ValueError: a sample without a label.
     """
 
     def __init__(
-        self, samples: SampleList, preprocessing: Preprocessing, augmentation: Augmentation, *, seed: int
+        self,
+        samples: SampleList,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        index: IndexCache | None = None,
     ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.seed = seed
-        self.labels = label_indices(samples)
+        self.index = IndexCache() if index is None else index
+        self.labels = _label_places(samples)
+        self.reading = torch.full((1,), -1)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainingClip | VideoError:
-        """The clip drawn for ``(epoch, i)`` (``EpochSampler`` makes these keys)."""
-        epoch, i = key
-        rng = np.random.default_rng((self.seed, 0, epoch, i))  # 0 and 1 keep clips and order apart
-        start = rng.integers(2**62)  # one draw, whatever the number of frames turns out to be
+    def __getitem__(self, key: ClipKey) -> TrainingClip | VideoError:
+        """The clip drawn for a key of ``StepSampler``.
+
+        When neither its video nor a spare can be read, the VideoError of the video is the result: raised in a worker
+        process, it would lose its one-line text.
+        """
+        bad: list[tuple[int, str]] = []
+        for video in (key.video, *key.spares):
+            self._note(video)
+            try:
+                frames, window = self._draw(key.epoch, video)
+            except VideoError as error:
+                bad.append((video, str(error)))
+                continue
+            finally:
+                self._note(-1)
+            return TrainingClip(frames, self._target(video), window, video, key.counted, tuple(bad))
+        return VideoError(bad[0][1])
+
+    def _draw(self, epoch: int, video: int) -> tuple[np.ndarray, Window]:
+        rng = np.random.default_rng((self.seed, _DRAW, epoch, video))
         p, a = self.preprocessing, self.augmentation
-        try:
-            video = read_clips(
-                self.samples.root / self.samples.samples[i].path,
-                lambda num_frames: sample_clips_random(num_frames, 1, p.num_frames, np.random.default_rng(start)),
-                size=p.resize,
-                interpolation=p.interpolation,
-                threads=1,
-            )
-        except VideoError as error:
-            return error
-        frames = video.clips[0].frames
+        path = self.samples.root / self.samples.samples[video].path
+        index = self.index.get(path)
+        start = self._start(index, video, rng)
+        frames = read_frames(path, index, start, p.num_frames, size=p.resize, interpolation=p.interpolation, threads=1)
         size = frames.shape[1:3]
         window = random_window(size, p.crop, rng) if a.random_crop else center_window(size, p.crop)
         window = window._replace(flipped=a.flip and bool(rng.random() < 0.5))
-        return TrainingClip(np.ascontiguousarray(cut_out(frames, window, p.crop)), int(self.labels[i]), window)
+        cut = cut_out(frames, window, p.crop)
+        return (np.ascontiguousarray(cut) if window.flipped else cut), window
+
+    def _start(self, index: VideoIndex, video: int, rng: np.random.Generator) -> int:
+        """The first frame of a clip inside the video, or inside one of its pieces where that holds a whole clip."""
+        a, length = self.augmentation, self.preprocessing.num_frames
+        first, stop = 0, index.num_frames
+        if a.pieces is not None:
+            fixed = np.random.default_rng((self.seed, _PIECES, video))
+            pieces = sample_pieces(index.times, a.pieces, a.piece_seconds, fixed)
+            first, stop = pieces[rng.integers(a.pieces)].tolist()
+        start = first + int(rng.integers(0, max(0, stop - first - length), endpoint=True))
+        return max(0, min(start, index.num_frames - length))
+
+    def _target(self, video: int) -> np.ndarray:
+        places = self.labels[video]
+        target = np.zeros(len(self.samples.class_names), np.float32)
+        target[list(places)] = 1 / len(places)
+        return target
+
+    def _note(self, video: int) -> None:
+        worker = get_worker_info()
+        self.reading[0 if worker is None else worker.id] = video
 
 
-class EpochSampler:
-    """The order of one epoch: all (epoch, i) keys of ``TrainingClips``, shuffled by seed and epoch."""
+def make_loader(
+    dataset: TrainingClips, sampler: StepSampler, *, workers: int, pin_memory: bool = False
+) -> DataLoader[TrainingClip | VideoError]:
+    """A loader for ``load``: the sampler's steps, made two ahead by each worker, the same for any number of workers.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
+    Args:
+        dataset: clips.
+        sampler: which clips; its ``start`` and ``stop`` hold when the iteration begins. Workers run through all of
+            these steps without a stop, so they had better be those of the whole run.
+        workers: processes that decode, started by spawn; 0 to decode in this one, when a batch is asked for.
+        pin_memory: batches in page-locked memory, for a GPU.
+    """
+    dataset.reading = torch.full((max(1, workers),), -1).share_memory_()
+    clips = -(-sampler.batch_size // sampler.world_size)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=_collate,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+        timeout=max(TIME_LIMIT, CLIP_TIME_LIMIT * clips) if workers else 0,
+        worker_init_fn=ignore_interrupts,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # of its own, or the number of workers would change what dropout draws
+    )
 
-    def __len__(self) -> int:
-        return self.length
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, 1, self.epoch)).permutation(self.length)
-        return iter([(self.epoch, int(i)) for i in order])
+def load(loader: DataLoader[TrainingClip | VideoError]) -> Generator[ClipBatch, None, None]:
+    """The batches of a loader of ``make_loader``; its workers end with the iteration, or when that is closed.
+
+    Raises:
+        VideoError: a video and its spares cannot be read.
+        Pseudo3dError: a worker was killed or crashed, or no batch came in ``TIME_LIMIT`` seconds (in
+            ``CLIP_TIME_LIMIT`` for each clip, where that is more).
+    """
+    if not len(loader):
+        return
+    if not loader.num_workers:
+        for batch in loader:
+            yield _valid(batch)
+        return
+    sampler = cast(StepSampler, loader.batch_sampler)
+    steps = range(sampler.start, sampler.stop)
+    workers = WatchedWorkers(loader)
+    try:
+        for step in steps:
+            try:
+                batch = workers.next()
+            except WorkerEndedError as error:
+                raise Pseudo3dError(_ended(cast(TrainingClips, loader.dataset), error)) from error
+            except TooSlowError as error:
+                raise Pseudo3dError(_too_slow(loader, sampler, step)) from error
+            yield _valid(batch)
+    finally:
+        workers.close()
 
 
-def label_indices(samples: SampleList) -> np.ndarray:
-    """The class index of each sample, int64 (samples,).
+def label_indices(samples: SampleList) -> Int64[np.ndarray, "samples"]:
+    """The class index of each sample.
 
     Raises:
         ValueError: a sample without a label.
+        Pseudo3dError: a sample with several.
     """
+    several = [sample for sample in samples.samples if sample.more_labels]
+    if several:
+        raise Pseudo3dError(
+            f"{len(several)} videos have several labels ({several[0].path}: {', '.join(several[0].labels)}), and one "
+            "is needed here: keep one of each"
+        )
+    return np.array([places[0] for places in _label_places(samples)], np.int64)
+
+
+def label_sets(samples: SampleList) -> Bool[np.ndarray, "samples classes"]:
+    """Which classes each sample shows, at least one.
+
+    Raises:
+        ValueError: a sample without a label.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pseudo3d.data.annotations import Sample
+        >>> videos = (Sample("a.mp4", "walk", more_labels=("run",)), Sample("b.mp4", "walk"))
+        >>> label_sets(SampleList(Path("videos"), videos)).astype(int)  # run, walk
+        array([[1, 1],
+               [0, 1]])
+    """
+    sets = np.zeros((len(samples), len(samples.class_names)), bool)
+    for row, places in zip(sets, _label_places(samples), strict=True):
+        row[list(places)] = True
+    return sets
+
+
+def check_bad(bad: Mapping[int, str], samples: SampleList, limit: float) -> None:
+    """Refuse to train on when too many videos have proved bad.
+
+    Args:
+        bad: the reason of each, by its place in the list.
+        samples: the videos to train on.
+        limit: the share of them that may be bad, 0..1.
+
+    Raises:
+        Pseudo3dError: more are; it has the first few reasons.
+    """
+    if len(bad) > limit * len(samples):
+        raise Pseudo3dError(
+            f"{len(bad)} of {len(samples)} training videos cannot be used, more than --max-bad {limit:g} allows: mend "
+            f"them, or take them out ({first_few(bad.values())})"
+        )
+
+
+def _label_places(samples: SampleList) -> list[tuple[int, ...]]:
+    """The class indices of each sample."""
     index = {name: i for i, name in enumerate(samples.class_names)}
-    missing = [sample.path for sample in samples.samples if sample.label not in index]
-    if missing:
-        raise ValueError(f"{missing[0]} has no label among {samples.class_names}")
-    return np.array([index[str(sample.label)] for sample in samples.samples], np.int64)
+    for sample in samples.samples:
+        if not sample.labels or not index.keys() >= set(sample.labels):
+            raise ValueError(f"{sample.path} has no label among {samples.class_names}")
+    return [tuple(index[label] for label in sample.labels) for sample in samples.samples]
+
+
+def _collate(items: Sequence[TrainingClip | VideoError]) -> ClipBatch | VideoError:
+    """A batch, in shared memory when a worker makes it; or the first error."""
+    clips = []
+    for item in items:
+        if isinstance(item, VideoError):
+            return item
+        clips.append(item)
+    return ClipBatch(
+        default_collate([torch.from_numpy(clip.frames) for clip in clips]),
+        default_collate([torch.from_numpy(clip.target) for clip in clips]),
+        torch.tensor([clip.counted for clip in clips]),
+        [clip.window for clip in clips],
+        [clip.video for clip in clips],
+        [bad for clip in clips for bad in clip.bad],
+    )
+
+
+def _valid(batch: ClipBatch | VideoError) -> ClipBatch:
+    if isinstance(batch, VideoError):
+        raise batch
+    return batch
+
+
+def _ended(dataset: TrainingClips, error: WorkerEndedError) -> str:
+    """What to say of a worker that was killed or crashed."""
+    code = error.exit_code
+    how = f"exit code {code}" if code > 0 else f"signal {-code}"
+    advice = "if memory ran out, use fewer --workers, or --workers 0"
+    if -code == getattr(signal, "SIGBUS", None):
+        advice = "shared memory ran out: use fewer --workers, or give the container more (docker run --shm-size)"
+    video = int(dataset.reading[error.number])
+    at = f" while it read {_path(dataset, video)}" if video >= 0 else ""
+    return f"a process that decodes videos ended with {how}{at}; {advice}"
+
+
+def _too_slow(loader: DataLoader[TrainingClip | VideoError], sampler: StepSampler, step: int) -> str:
+    """What to say when no batch came: the videos that are being read, or all of the step's when none is."""
+    dataset = cast(TrainingClips, loader.dataset)
+    share = sampler.keys(step)[sampler.rank :: sampler.world_size]
+    videos = [video for video in dataset.reading.tolist() if video >= 0] or [key.video for key in share]
+    names = first_few((_path(dataset, video) for video in videos), 8)
+    return (
+        f"no clips came for {loader.timeout:.0f} s: reading hangs, or is far too slow, at {names}; take "
+        f"{'it' if len(videos) == 1 else 'the one that hangs'} out, or copy the videos to a faster disk"
+    )
+
+
+def _path(dataset: TrainingClips, video: int) -> str:
+    return str(dataset.samples.root / dataset.samples.samples[video].path)

@@ -18,7 +18,7 @@ def train_test_split(
 
     When the samples have splits these decide, and "val" is the test side if there is no "test". Otherwise whole
     groups are drawn (a video without a group is one of its own), each class as near to ``test_fraction`` as they
-    allow and on both sides in any case.
+    allow and on both sides in any case. In the draw a video with several labels counts as one of its first.
 
     Args:
         samples: every one with a label; either all of them with a split or none.
@@ -93,7 +93,7 @@ def _check_labels(samples: Sequence[Sample]) -> None:
             f"{len(unlabelled)} videos have no class ({first_few(unlabelled)}): put each into a folder named after its "
             "class, or list 'path label' in a .txt file"
         )
-    labels = {str(sample.label) for sample in samples}
+    labels = {label for sample in samples for label in sample.labels}
     if len(labels) < 2:
         raise Pseudo3dError(f"there is one class only ({''.join(labels) or 'none'}): at least 2 are needed")
     # One stray file makes split/class/file into class/sub/file; nobody has classes called train and test.
@@ -115,7 +115,8 @@ def _listed_sides(samples: SampleList) -> tuple[SampleList, SampleList]:
             raise Pseudo3dError(
                 f"no video is in the split {name}: add some, or leave all splits out to have them drawn"
             )
-    unseen = {str(sample.label) for sample in test.samples} - {str(sample.label) for sample in train.samples}
+    unseen = {label for sample in test.samples for label in sample.labels}
+    unseen -= {label for sample in train.samples for label in sample.labels}
     if unseen:
         raise Pseudo3dError(f"classes to test on have no video in train ({first_few(sorted(unseen))}): add some")
     check_no_leak(train.samples, test.samples)

@@ -19,7 +19,7 @@ No sampler drops a video, pads with black, or skips frames inside a clip.
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from pseudo3d.errors import Pseudo3dError
 
@@ -136,6 +136,44 @@ def sample_clips_sliding(num_frames: int, length: int = 16, stride: int = 8) -> 
     if starts[-1] != room:
         starts.append(room)
     return _consecutive(starts, length, num_frames)
+
+
+def sample_pieces(
+    times: Float64[np.ndarray, "frames"], pieces: int, seconds: float, rng: np.random.Generator
+) -> Int64[np.ndarray, "pieces 2"]:
+    """Pieces of equal duration that start anywhere with equal chance (five of 5 seconds in the paper's section 4).
+
+    Args:
+        times: of the frames, seconds. Where they run backwards, the latest so far counts.
+        pieces: how many, at least 1, drawn independently and in no order; they may overlap.
+        seconds: duration of a piece, above 0. A video that does not last longer is the only piece, as often as asked.
+        rng: the source of chance; the same state gives the same pieces.
+
+    Returns:
+        (pieces, 2), the first frame of each piece and the one after its last. Where a video stands still for longer
+        than a piece lasts, a piece may hold no frame: both numbers are then that of the next one, at most the last.
+
+    Raises:
+        Pseudo3dError: ``pieces`` is below 1, or there is no frame.
+
+    Example:
+        >>> sample_pieces(np.arange(100) / 10, 2, 5.0, np.random.default_rng(0))  # 10 frames/s
+        array([[32, 82],
+               [13, 63]])
+        >>> sample_pieces(np.arange(20) / 10, 1, 5.0, np.random.default_rng(0))
+        array([[ 0, 20]])
+    """
+    _check_positive(pieces=pieces, frames=len(times))
+    times = np.maximum.accumulate(times)
+    step = (times[-1] - times[0]) / max(1, len(times) - 1)  # the last frame is shown for some time, too
+    room = times[-1] + step - times[0] - seconds
+    if room <= 0:
+        return np.tile(np.array([0, len(times)], np.int64), (pieces, 1))
+    # A frame is inside when its time is: from one step before the first frame on, all frames have the same chance.
+    starts = times[0] - step + rng.uniform(0, room + step, size=pieces)
+    bounds = np.searchsorted(times, np.stack([starts, starts + seconds], axis=1))
+    bounds[:, 0] = np.minimum(bounds[:, 0], len(times) - 1)
+    return bounds.astype(np.int64)
 
 
 SLIDING_STRIDE = 8  # C3D's
