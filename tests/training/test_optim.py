@@ -75,6 +75,12 @@ def test_step_schedule():
     assert lr_factor(optim, 0, 10, 2) == 0.5
 
 
+def test_step_schedule_of_another_factor():
+    """Halved at each milestone, as C3D's."""
+    optim = Optim(schedule="step", milestones=(0.25, 0.5, 0.75), gamma=0.5)
+    assert [lr_factor(optim, step, 4, 0) for step in range(4)] == [1, 0.5, 0.25, 0.125]
+
+
 def train_once(model):
     before = copy.deepcopy(model.state_dict())
     optimizer = make_optimizer(model, Optim("sgd", lr=0.01))

@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pseudo3d.choices import Style
 from pseudo3d.models.blocks import (
     EXPANSION,
     BlockKind,
     Stage,
     Stem,
-    Style,
     clip_to_frames,
     frames_to_clip,
     initialise,
@@ -56,6 +56,10 @@ class VideoResNet(nn.Module):
         dropout: rate before ``fc``; only in training.
         preprocessing: what the weights expect of their clips.
 
+    Attributes:
+        checkpoint_activations: in training, each bottleneck is computed again in the backward pass instead of kept:
+            less memory, about a third more arithmetic, the same result.
+
     Example:
         >>> import torch, pseudo3d
         >>> model = pseudo3d.create_model("p3d_resnet14", num_classes=8).eval()
@@ -73,6 +77,7 @@ class VideoResNet(nn.Module):
     mean_volume = None  # one mean for each channel is enough: ``preprocessing.mean``
     architecture: "Architecture"
     class_names: tuple[str, ...] | None = None
+    checkpoint_activations: bool = False
 
     def __init__(
         self,
@@ -131,9 +136,10 @@ class VideoResNet(nn.Module):
         check_clips(clips, self.stem.conv1.in_channels, STEPS_PER_OUTPUT if self.has_time else 1)
         features: dict[str, Tensor] = {}
         steps = clips.shape[2] // 2 if self.has_time else clips.shape[2]
+        recompute = self.checkpoint_activations and torch.is_grad_enabled()
         x = self.stem(clip_to_frames(clips), pool_time=self.has_time)
         for name in ("res2", "res3", "res4", "res5"):
-            x = getattr(self, name)(x, steps)
+            x = getattr(self, name)(x, steps, recompute)
             if name in layers:
                 features[name] = frames_to_clip(x, steps)
             if len(features) == len(set(layers)):

@@ -49,7 +49,7 @@ def lr_factor(optim: Optim, step: int, steps: int, warmup_steps: int) -> float:
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if optim.schedule == "step":
-        return round(0.1 ** sum(step >= milestone * steps for milestone in optim.milestones), 12)
+        return round(optim.gamma ** sum(step >= milestone * steps for milestone in optim.milestones), 12)
     progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
