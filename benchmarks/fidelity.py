@@ -251,7 +251,8 @@ def compare(case: Case, outputs: dict[str, Outputs]) -> list[dict[str, Any]]:
         row["commonest class"] = float(np.bincount(classes).max() / len(classes))
         row["videos apart"] = between_videos(output.pool5)["relative L2"]
         if case.labels is not None:
-            row |= ClipScores(output.prob, case.labels).hits()
+            truth = np.eye(output.prob.shape[2], dtype=bool)[case.labels]
+            row |= ClipScores(output.prob, truth, np.arange(len(truth))).hits()
         rows.append(row)
     return rows
 

@@ -225,42 +225,15 @@ class Encoder:
             first = list(itertools.islice(paths, _CALIBRATED_ON))
             self.calibrate([path for _, path in first])
             paths = itertools.chain(first, paths)
-        keep = per_clip or self.sampler != "sliding"
-        batches: ClipBatches[tuple[int, int]] = ClipBatches(self.runner_, wanted)
-        videos: dict[int, Gathered] = {}
-
-        def opened() -> Iterator[tuple[int, Path]]:
-            for index, path in paths:
-                videos[index] = Gathered(Path(path), keep)
-                yield index, Path(path)
-
-        def take(computed: list[tuple[tuple[int, int], Layers]]) -> Iterator[tuple[int, EncodedVideo]]:
-            for (index, reading), features in computed:
-                if index in videos and videos[index].reading == reading:
-                    videos[index].add(features)
-                    yield from finished(index)
-
-        def finished(index: int) -> Iterator[tuple[int, EncodedVideo]]:
-            if videos[index].facts is not None and videos[index].waiting == 0:
-                yield index, videos.pop(index).result(per_clip)
-
-        with contextlib.closing(self._events(opened(), self.plan_)) as events:
-            for event in events:
-                match event:
-                    case NewClip(index, number, frames):
-                        videos[index].begin_clip(number)
-                        with uninterrupted():
-                            computed = batches.add((index, videos[index].reading), frames)
-                        yield from take(computed)
-                    case Decoded(index, facts):
-                        videos[index].facts = facts
-                        yield from finished(index)
-                    case Failed(index, reason):
-                        yield index, EncodedVideo(videos.pop(index).path, error=reason)
-        with uninterrupted():
-            computed = batches.flush()
-        yield from take(computed)
-        assert not videos
+        yield from encode_clips(
+            self.runner_,
+            wanted,
+            paths,
+            lambda videos: self._events(videos, self.plan_),
+            keep=per_clip or self.sampler != "sliding",
+            per_clip=per_clip,
+            uninterrupted=uninterrupted,
+        )
 
     def _events(self, videos: Iterator[tuple[int, Path]], plan: ClipPlan) -> Generator[Event[int], None, None]:
         """Decoded clips, from processes of their own, or with ``workers=0`` from this one."""
@@ -311,6 +284,64 @@ class Encoder:
             **self.runner_.describe(),
             **({"ranges": self.ranges_} if self.runner_.dtype == torch.int8 else {}),
         }
+
+
+def encode_clips(
+    runner: ClipRunner,
+    layers: Sequence[str],
+    paths: Iterable[tuple[int, str | Path]],
+    decode: Callable[[Iterator[tuple[int, Path]]], Generator[Event[int], None, None]],
+    *,
+    keep: bool = True,
+    per_clip: bool = False,
+    uninterrupted: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Generator[tuple[int, EncodedVideo], None, None]:
+    """Videos to activations, each as soon as it is done; batches are filled across videos.
+
+    Args:
+        runner: the network.
+        layers: which activations.
+        paths: numbers, each once, and video files.
+        decode: gives the clips of such videos (``DecoderPool.stream``, ``decode_here``).
+        keep: as for ``Gathered``.
+        per_clip: also give every clip's own.
+        uninterrupted: entered while a batch is computed.
+    """
+    batches: ClipBatches[tuple[int, int]] = ClipBatches(runner, layers)
+    videos: dict[int, Gathered] = {}
+
+    def opened() -> Iterator[tuple[int, Path]]:
+        for index, path in paths:
+            videos[index] = Gathered(Path(path), keep)
+            yield index, Path(path)
+
+    def take(computed: list[tuple[tuple[int, int], Layers]]) -> Iterator[tuple[int, EncodedVideo]]:
+        for (index, reading), features in computed:
+            if index in videos and videos[index].reading == reading:
+                videos[index].add(features)
+                yield from finished(index)
+
+    def finished(index: int) -> Iterator[tuple[int, EncodedVideo]]:
+        if videos[index].facts is not None and videos[index].waiting == 0:
+            yield index, videos.pop(index).result(per_clip)
+
+    with contextlib.closing(decode(opened())) as events:
+        for event in events:
+            match event:
+                case NewClip(index, number, frames):
+                    videos[index].begin_clip(number)
+                    with uninterrupted():
+                        computed = batches.add((index, videos[index].reading), frames)
+                    yield from take(computed)
+                case Decoded(index, facts):
+                    videos[index].facts = facts
+                    yield from finished(index)
+                case Failed(index, reason):
+                    yield index, EncodedVideo(videos.pop(index).path, error=reason)
+    with uninterrupted():
+        computed = batches.flush()
+    yield from take(computed)
+    assert not videos
 
 
 def decode_here(
