@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from pseudo3d.inference.inputs import scale_and_shift, scaled, to_input
 from pseudo3d.models.blocks import Bottleneck, frames_to_clip, spatial_view, temporal_view
-from pseudo3d.models.c3d import C3D, CLIP, CONVOLUTIONS
+from pseudo3d.models.c3d import C3D, CLIP
 from pseudo3d.models.interface import check_clips, check_clips_of_size, check_layers, classify
 from pseudo3d.models.resnet import STEPS_PER_OUTPUT, VideoResNet
 
@@ -296,7 +296,7 @@ class FusedC3D:
     def __init__(self, model: C3D) -> None:
         self._model = model
         self._convs: list[tuple[FusedConv, tuple[int, int, int] | None]] = []
-        for name, _, window in CONVOLUTIONS:
+        for name, _, window in model.convolutions:
             conv = model.get_submodule(name)
             assert isinstance(conv, nn.Conv3d)
             self._convs.append((FusedConv(conv), window))
@@ -313,8 +313,9 @@ class FusedC3D:
         check_clips_of_size(torch.empty(n, channels, steps, height, width, device="meta"), 3, CLIP)
         inputs = to_input(frames, self._model.preprocessing, self._model.mean_volume)
         x = torch.cat([self._convolved(clip) for clip in inputs.to(self._dtype).split(1)])
-        features = {"conv5b": x}
-        if set(layers) != {"conv5b"}:
+        convolved = self._model.layers[0]
+        features = {convolved: x}
+        if set(layers) != {convolved}:
             self._model.classify(x, features, layers)
         return {name: value for name, value in features.items() if name in layers}
 

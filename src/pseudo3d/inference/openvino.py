@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pseudo3d.inference.inputs import mean_of_windows
 from pseudo3d.models import VideoModel
 from pseudo3d.models.blocks import Bottleneck
-from pseudo3d.models.c3d import C3D, CLIP, CONVOLUTIONS
+from pseudo3d.models.c3d import C3D, CLIP
 from pseudo3d.models.interface import check_clips, check_clips_of_size, check_layers, classify
 from pseudo3d.models.resnet import STEPS_PER_OUTPUT, VideoResNet
 
@@ -38,7 +38,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: VideoModel, dtype: torch.dtype) -> None:
         self._model, self._hint = model, _HINTS[dtype]
-        self._deepest = "conv5b" if isinstance(model, C3D) else "pool5"
+        self._deepest = model.layers[0] if isinstance(model, C3D) else "pool5"
         self._compiled: dict[tuple, Any] = {}
 
     def __call__(self, frames: UInt8[Tensor, "N T H W 3"], layers: Sequence[str]) -> dict[str, Float[Tensor, "N ..."]]:
@@ -56,8 +56,8 @@ class OpenVinoEngine:
         outputs = self._compiled[key].infer({0: frames.numpy()}, share_inputs=True)
         found = {name: torch.from_numpy(array) for name, array in zip(wanted, outputs.values(), strict=True)}
         if isinstance(self._model, C3D):
-            if set(layers) != {"conv5b"}:
-                self._model.classify(found["conv5b"], found, layers)
+            if set(layers) != {self._deepest}:
+                self._model.classify(found[self._deepest], found, layers)
         elif "pool5" in found:
             model = self._model
             assert isinstance(model, VideoResNet)
@@ -182,8 +182,8 @@ def _bottleneck(x: Node, block: Bottleneck) -> Node:
 
 
 def _c3d(x: Node, model: C3D) -> dict[str, Node]:
-    for name, _, window in CONVOLUTIONS:
+    for name, _, window in model.convolutions:
         x = _ops().relu(_conv(x, model.get_submodule(name)))
         if window is not None:
             x = _pool(x, window, window)
-    return {"conv5b": x}
+    return {model.layers[0]: x}

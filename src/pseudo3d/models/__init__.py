@@ -5,9 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from pseudo3d.choices import Style
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.models.blocks import Style
-from pseudo3d.models.c3d import C3D, CLIP, FRAME, MEAN_BGR
+from pseudo3d.models.c3d import (
+    C3D,
+    CLIP,
+    CONVOLUTIONS,
+    FRAME,
+    MEAN_BGR,
+    SMALL_CONVOLUTIONS,
+    SMALL_KERNELS,
+    Convolutions,
+)
 from pseudo3d.models.resnet import VideoResNet
 from pseudo3d.preprocessing import IMAGENET_STD_RGB, Preprocessing, imagenet_preprocessing
 
@@ -75,12 +84,19 @@ def _frames(depths: tuple[int, int, int, int], arch: Architecture) -> VideoResNe
     return _build(depths, None, Preprocessing(num_frames=1, resize=(240, 320), crop=(224, 224)), arch)
 
 
-def _c3d(arch: Architecture) -> C3D:
+def _c3d(convolutions: Convolutions, kernels: tuple[int, ...], hidden: int, arch: Architecture) -> C3D:
     _check_no_blocks(arch)
     if arch.style != "caffe":
         raise Pseudo3dError(f"{arch.name}: style {arch.style!r} is of ResNets; leave it out, or use 'caffe'")
-    preprocessing = c3d_preprocessing(arch.in_channels)
-    return C3D(arch.num_classes, in_channels=arch.in_channels, dropout=arch.dropout, preprocessing=preprocessing)
+    return C3D(
+        arch.num_classes,
+        in_channels=arch.in_channels,
+        dropout=arch.dropout,
+        preprocessing=c3d_preprocessing(arch.in_channels),
+        convolutions=convolutions,
+        kernels=kernels,
+        hidden=hidden,
+    )
 
 
 def c3d_preprocessing(in_channels: int) -> Preprocessing:
@@ -105,7 +121,7 @@ class ModelEntry:
 
     Args:
         build: from an ``Architecture`` to the network.
-        num_classes: 487 for Sports-1M, 1000 for ImageNet.
+        num_classes: 487 for Sports-1M, 1000 for ImageNet, 101 for UCF101.
         dropout: before the head: 0.1 on Sports-1M (paper 4), none in the 2-D ResNet, 0.5 in C3D (after fc6 too).
     """
 
@@ -125,7 +141,11 @@ MODELS: dict[str, ModelEntry] = {
     "resnet50": ModelEntry(partial(_frames, DEPTHS[50]), 1000, 0.0),
     "resnet101": ModelEntry(partial(_frames, DEPTHS[101]), 1000, 0.0),
     "resnet152": ModelEntry(partial(_frames, DEPTHS[152]), 1000, 0.0),
-    "c3d": ModelEntry(_c3d, 487, 0.5),
+    "c3d": ModelEntry(partial(_c3d, CONVOLUTIONS, (3,) * 8, 4096), 487, 0.5),
+    **{
+        name: ModelEntry(partial(_c3d, SMALL_CONVOLUTIONS, kernels, 2048), 101, 0.5)
+        for name, kernels in SMALL_KERNELS.items()
+    },
 }
 
 
@@ -146,8 +166,10 @@ def create_model(
     """A network with random weights, in training mode.
 
     Args:
-        name: one of ``list_models()``; p3d_resnet14 and resnet14 are for tests and the demo. c3d is Tran et al.'s.
-        num_classes: outputs of the head; None for the published one (487, or 1000 for the frame networks).
+        name: one of ``list_models()``; p3d_resnet14 and resnet14 are for tests and the demo. c3d is Tran et al.'s,
+            c3d_small_* the smaller networks of their comparison of kernels.
+        num_classes: outputs of the head; None for the published one (487, 1000 for the frame networks, 101 for
+            c3d_small_*).
         blocks: of P3D, any string over A, B and C, cycled over the whole network by one counter.
         in_channels: 3, or 2 for flow.
         style: "caffe" is the authors' network; "torchvision" the one that torchvision's and timm's ResNet weights

@@ -13,6 +13,10 @@
 
 A ReLU follows every layer but fc8. Pools are not padded; their windows start at 0 and reach over the edge (Caffe's ceil
 mode): at pool5 seven rows become four, {0,1} {2,3} {4,5} {6}. The first fully connected layer fixes the clip's size.
+
+The smaller network that the C3D paper compares kernels with (its section 3.2; the release has its definition for
+UCF101) has one convolution before each pool, conv1a to conv5a with 64, 128, 256, 256 and 256 filters of k x 3 x 3, and
+fully connected layers of 2048. Its k is the same everywhere, or grows or shrinks with depth (``SMALL_KERNELS``).
 """
 
 from collections.abc import Sequence
@@ -35,8 +39,9 @@ CLIP = (16, 112, 112)  # frames, height, width of what the network takes
 FRAME = (128, 171)  # height and width of the resized frames that it is cut out of, and of the mean volume
 MEAN_BGR = (90.25, 97.66, 101.41)  # of the release's mean volume (Sports-1M), channel by channel
 
-# name, filters, window of the pooling that follows
-CONVOLUTIONS = (
+# name, filters, window (T, H, W) of the pooling that follows
+Convolutions = tuple[tuple[str, int, tuple[int, int, int] | None], ...]
+CONVOLUTIONS: Convolutions = (
     ("conv1a", 64, (1, 2, 2)),
     ("conv2a", 128, (2, 2, 2)),
     ("conv3a", 256, None),
@@ -46,10 +51,25 @@ CONVOLUTIONS = (
     ("conv5a", 512, None),
     ("conv5b", 512, None),  # pool5 is a layer of its own
 )
+SMALL_CONVOLUTIONS: Convolutions = (
+    ("conv1a", 64, (1, 2, 2)),
+    ("conv2a", 128, (2, 2, 2)),
+    ("conv3a", 256, (2, 2, 2)),
+    ("conv4a", 256, (2, 2, 2)),
+    ("conv5a", 256, None),
+)
+SMALL_KERNELS = {  # frames that the filters of conv1a to conv5a see
+    "c3d_small_1": (1, 1, 1, 1, 1),
+    "c3d_small_3": (3, 3, 3, 3, 3),
+    "c3d_small_5": (5, 5, 5, 5, 5),
+    "c3d_small_7": (7, 7, 7, 7, 7),
+    "c3d_small_increasing": (3, 3, 5, 5, 7),
+    "c3d_small_decreasing": (7, 5, 5, 3, 3),
+}
 
 
 class C3D(nn.Module):
-    """Eight 3-D convolutions and three fully connected layers over clips of 16 frames: class scores, representations.
+    """3-D convolutions and three fully connected layers over clips of 16 frames: class scores, representations.
 
     Convolutions run on channels-last memory, (N, T, H, W, C), which ``inference.to_input`` already gives. It took 0.7
     to 0.8 of the time of (N, C, T, H, W) memory or of sums of three 2-D convolutions (2 cores with AVX-512 BF16,
@@ -60,8 +80,13 @@ class C3D(nn.Module):
         in_channels: 3, or 2 for flow.
         dropout: rate after fc6 and after fc7; only in training.
         preprocessing: what the weights expect of their clips. Its ``mean`` fills ``mean_volume``.
+        convolutions: the release's eight, or ``SMALL_CONVOLUTIONS``.
+        kernels: frames that the filters of each see, odd; clips are padded so that their length stays.
+        hidden: outputs of fc6 and of fc7.
 
     Attributes:
+        convolutions: as given.
+        layers: what ``forward_features`` gives, from the last convolution on.
         mean_volume: float32 (C, 16, 128, 171) in the preprocessing's channel order, what is subtracted from the resized
             frames before the crop. The release has one number for each place and time, of all its training clips;
             until ``set_mean_volume`` or a weights file gives it, every place has its channel's mean. It is a buffer,
@@ -77,23 +102,34 @@ class C3D(nn.Module):
         {'conv5b': (2, 512, 2, 7, 7), 'fc6': (2, 4096)}
     """
 
-    layers = ("conv5b", "pool5", "fc6", "fc7", "logits", "prob")
     head_name = "fc8"
     full_precision_parts = ("fc6", "fc7", "fc8")
     architecture: "Architecture"
     class_names: tuple[str, ...] | None = None
     mean_volume: Tensor
 
-    def __init__(self, num_classes: int, *, in_channels: int, dropout: float, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        in_channels: int,
+        dropout: float,
+        preprocessing: Preprocessing,
+        convolutions: Convolutions = CONVOLUTIONS,
+        kernels: tuple[int, ...] = (3,) * 8,
+        hidden: int = 4096,
+    ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
+        self.convolutions = convolutions
+        self.layers = (convolutions[-1][0], "pool5", "fc6", "fc7", "logits", "prob")
         channels = in_channels
-        for name, filters, _ in CONVOLUTIONS:
-            self.add_module(name, nn.Conv3d(channels, filters, 3, padding=1))
+        for (name, filters, _), kernel in zip(convolutions, kernels, strict=True):
+            self.add_module(name, nn.Conv3d(channels, filters, (kernel, 3, 3), padding=(kernel // 2, 1, 1)))
             channels = filters
-        self.fc6 = nn.Linear(channels * 1 * 4 * 4, 4096)
-        self.fc7 = nn.Linear(4096, 4096)
-        self.fc8 = nn.Linear(4096, num_classes)
+        self.fc6 = nn.Linear(channels * 1 * 4 * 4, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
+        self.fc8 = nn.Linear(hidden, num_classes)
         self.dropout = nn.Dropout(dropout)
         mean = torch.tensor(preprocessing.mean).view(in_channels, 1, 1, 1)
         self.register_buffer("mean_volume", mean.repeat(1, CLIP[0], *FRAME))
@@ -147,7 +183,8 @@ class C3D(nn.Module):
         Args:
             clips: as for ``forward``.
             layers: out of conv5b (N, 512, 2, 7, 7), pool5 (N, 8192), fc6 and fc7 (N, 4096), each after its ReLU as in
-                the files of the release's extractor and before the dropout; logits and prob (N, classes).
+                the files of the release's extractor and before the dropout; logits and prob (N, classes). The smaller
+                network has conv5a (N, 256, 2, 7, 7), pool5 (N, 4096), fc6 and fc7 (N, 2048) instead.
 
         Raises:
             Pseudo3dError: (a ValueError) an unknown layer, or clips of another shape.
@@ -156,18 +193,24 @@ class C3D(nn.Module):
         check_clips_of_size(clips, self.mean_volume.shape[0], CLIP)
         features: dict[str, Tensor] = {}
         x = clips.contiguous(memory_format=torch.channels_last_3d)
-        for name, _, window in CONVOLUTIONS:
+        for name, _, window in self.convolutions:
             x = F.relu(getattr(self, name)(x), inplace=True)
             if window is not None:
                 x = F.max_pool3d(x, window, window, ceil_mode=True)
-        features["conv5b"] = x
-        if set(layers) != {"conv5b"}:
+        features[name] = x
+        if set(layers) != {name}:
             with full_precision(x.device):
                 self.classify(x, features, layers)
         return {name: value for name, value in features.items() if name in layers}
 
     def classify(self, x: Float[Tensor, "N C 2 7 7"], features: dict[str, Tensor], layers: Sequence[str]) -> None:
-        """Add what comes after conv5b, which is ``x``, to ``features``, at least as far as ``layers`` asks for it."""
+        """Add what comes after the convolutions to ``features``, at least as far as ``layers`` asks for it.
+
+        Args:
+            x: of the last convolution, after its ReLU.
+            features: by layer.
+            layers: as for ``forward_features``.
+        """
         deepest = max(self.layers.index(name) for name in layers)
         x = F.max_pool3d(x.float(), 2, 2, ceil_mode=True).flatten(1)  # Caffe's order: C, T, H, W
         features["pool5"] = x

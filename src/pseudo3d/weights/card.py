@@ -218,6 +218,10 @@ def _kind(model: VideoModel) -> str:
         return "sees motion through pairs of spatial and temporal convolutions (Pseudo-3D Residual Networks, ICCV 2017)"
     if name == "c3d":
         return "sees motion through 3x3x3 convolutions (C3D, ICCV 2015)"
+    if name.startswith("c3d_small"):
+        return (
+            "sees motion through 3-D convolutions (a smaller C3D, as in its paper's comparison of kernels, ICCV 2015)"
+        )
     return "looks at single frames and averages over them (the frame baseline of Pseudo-3D Residual Networks)"
 
 
@@ -321,5 +325,5 @@ def _limits(model: VideoModel, info: CardInfo) -> str:
 
 
 def _citation(name: str) -> str:
-    papers = [_P3D_PAPER, _C3D_PAPER] if name == "c3d" else [_P3D_PAPER]
+    papers = [_P3D_PAPER, _C3D_PAPER] if name.startswith("c3d") else [_P3D_PAPER]
     return "## Citation\n\n```bibtex\n" + "\n\n".join(papers) + "\n```"

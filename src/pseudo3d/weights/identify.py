@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pseudo3d.models import DEPTHS
+from pseudo3d.models.c3d import SMALL_KERNELS
 from pseudo3d.weights.arrays import Shape
 from pseudo3d.weights.caffe import depths_of, family_of
 
@@ -40,7 +41,8 @@ def identify(shapes: Mapping[str, Shape]) -> Looks | None:
     """
     if family_of(list(shapes)) == "c3d":
         first = shapes.get("conv1a.weight", (64, 3))
-        return Looks("c3d", _length(shapes, "fc8.bias"), first[1] if len(first) > 1 else 0, "c3d")
+        c3d = _c3d_name(shapes)
+        return Looks(c3d, _length(shapes, "fc8.bias"), first[1] if len(first) > 1 else 0, c3d)
     depths = depths_of(list(shapes))
     first = shapes.get("stem.conv1.weight", ())
     if len(first) < 2 or min(depths) == 0:
@@ -58,6 +60,15 @@ def identify(shapes: Mapping[str, Shape]) -> Looks | None:
     else:
         name = what = f"{'p3d_' if has_time else ''}resnet{found[0]}"
     return Looks(name, _length(shapes, "fc.bias"), first[1], what)
+
+
+def _c3d_name(shapes: Mapping[str, Shape]) -> str:
+    """One of the smaller networks, which have no second convolution in a stage and kernels of their own; else c3d."""
+    stages = [shapes.get(f"conv{number}a.weight", ()) for number in range(1, 6)]
+    kernels = tuple(shape[2] if len(shape) == 5 else 0 for shape in stages)
+    if any(key.startswith(("conv3b.", "conv4b.", "conv5b.")) for key in shapes):
+        return "c3d"
+    return next((name for name, each in SMALL_KERNELS.items() if each == kernels), "c3d")
 
 
 def _length(shapes: Mapping[str, Shape], key: str) -> int | None:

@@ -14,6 +14,8 @@ from pseudo3d.weights.layer_table import Layer
 
 _DEPTHS = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _C3D_WIDTHS = {"1a": 64, "2a": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
+_SMALL_WIDTHS = {"1a": 64, "2a": 128, "3a": 256, "4a": 256, "5a": 256}
+_KERNELS = {"increasing": (3, 3, 5, 5, 7), "decreasing": (7, 5, 5, 3, 3)}  # of the smaller C3D, else its name's number
 
 
 def make_layer_table(
@@ -34,7 +36,11 @@ def make_layer_table(
         True
     """
     if name == "c3d":
-        return _c3d(num_classes, head)
+        return _c3d(_C3D_WIDTHS, (3,) * 8, 4096, num_classes, head)
+    if name.startswith("c3d_small_"):
+        kind = name.removeprefix("c3d_small_")
+        kernels = _KERNELS[kind] if kind in _KERNELS else (int(kind),) * 5
+        return _c3d(_SMALL_WIDTHS, kernels, 2048, num_classes, head)
     match = re.fullmatch(r"(p3d_)?resnet(\d+)", name)
     assert match is not None
     builder = _Builder(p3d=match[1] is not None, style=style)
@@ -48,8 +54,9 @@ def output_names(name: str) -> dict[str, str]:
         >>> output_names("p3d_resnet50")["res4"], output_names("c3d")["fc6"]
         ('res4f', 'fc6-1')
     """
-    if name == "c3d":
-        return {"conv5b": "conv5b", "pool5": "pool5", "fc6": "fc6-1", "fc7": "fc7-1"}
+    if name.startswith("c3d"):
+        last = "conv5b" if name == "c3d" else "conv5a"
+        return {last: last, "pool5": "pool5", "fc6": "fc6-1", "fc7": "fc7-1"}
     depths = _DEPTHS[int(name.rpartition("resnet")[2])]
     names = {f"res{stage}": f"res{caffe_block_names(stage, depths)[-1]}" for stage in (2, 3, 4, 5)}
     return {**names, "pool5": "pool5"}
@@ -171,24 +178,33 @@ class _Builder:
         return each[1:] if self.flat else each
 
 
-def _c3d(num_classes: int, head: str) -> list[Layer]:
-    """Tran et al.'s network as they released it (C3D v1.0, Sports-1M)."""
+def _c3d(widths: dict[str, int], kernels: tuple[int, ...], full: int, num_classes: int, head: str) -> list[Layer]:
+    """Tran et al.'s network as they released it (C3D v1.0, Sports-1M), or their smaller one for UCF101.
+
+    Args:
+        widths: filters of each convolution; the last of a stage is pooled.
+        kernels: frames that they see.
+        full: outputs of fc6 and fc7.
+        num_classes: of the head.
+        head: its name.
+    """
     rows = [Layer("data", "Input", (), "data", None, (), (), (), "")]
     top = "data"
     ones = (1, 1, 1)
-    for name, width in _C3D_WIDTHS.items():
+    for (name, width), kernel in zip(widths.items(), kernels, strict=True):
         conv = f"conv{name}"
-        rows.append(Layer(conv, "Convolution", (top,), conv, width, (3, 3, 3), ones, ones, ""))
+        pad = (kernel // 2, 1, 1)
+        rows.append(Layer(conv, "Convolution", (top,), conv, width, (kernel, 3, 3), ones, pad, ""))
         rows.append(Layer(f"relu{name}", "ReLU", (conv,), conv, None, (), (), (), ""))
         top = conv
-        if name in ("1a", "2a", "3b", "4b", "5b"):
+        if name == max(each for each in widths if each[0] == name[0]):
             window = (1, 2, 2) if name == "1a" else (2, 2, 2)
             pool = f"pool{name[0]}"
             rows.append(Layer(pool, "Pooling3D", (top,), pool, None, window, window, (0, 0, 0), "max, ceil mode"))
             top = pool
     for number in (6, 7):
         fc = f"fc{number}-1"
-        rows.append(Layer(fc, "InnerProduct", (top,), fc, 4096, (), (), (), ""))
+        rows.append(Layer(fc, "InnerProduct", (top,), fc, full, (), (), (), ""))
         rows.append(Layer(f"relu{number}", "ReLU", (fc,), fc, None, (), (), (), ""))
         rows.append(Layer(f"drop{number}", "Dropout", (fc,), fc, None, (), (), (), "ratio 0.5"))
         top = fc

@@ -5,15 +5,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pseudo3d.choices import Head, Style, TemporalInit
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.models import VideoModel, c3d_preprocessing, create_model
-from pseudo3d.models.blocks import Bottleneck, Style
+from pseudo3d.models.blocks import Bottleneck
 from pseudo3d.models.c3d import C3D
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.weights.arrays import Arrays
@@ -22,9 +22,6 @@ from pseudo3d.weights.checks import check_architecture, check_arrays, check_numb
 from pseudo3d.weights.sources import Source, Weights, class_names_from, open_weights
 
 logger = logging.getLogger("pseudo3d")
-
-Head = Literal["auto", "new"]
-TemporalInit = Literal["identity", "gaussian"]
 
 _STEMS = ("stem.conv1.weight", "conv1a.weight")
 _PORT_DIFFERS = (

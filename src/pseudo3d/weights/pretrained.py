@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pseudo3d import files
+from pseudo3d.choices import Style
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.models import VideoModel, create_model
-from pseudo3d.models.blocks import Style
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.weights.arrays import Arrays, open_safetensors
 from pseudo3d.weights.card import CardInfo, card_text
@@ -57,13 +57,13 @@ def save_pretrained(
     state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     metadata = {"format": "pt", "pseudo3d": json.dumps(config)}  # a lone weights file still says what it is
     with files.replacing(folder / WEIGHTS_NAME) as temporary:
-        _write_safetensors(state, temporary, metadata)
+        write_safetensors(state, temporary, metadata)
     files.write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
     files.write_text(folder / CARD_NAME, text)
     return folder
 
 
-def _write_safetensors(state: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+def write_safetensors(state: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
     """``save_file``; safetensors tells of a full disk in an error of its own, here it is an OSError as elsewhere."""
     try:
         save_file(state, path, metadata=metadata)
@@ -242,7 +242,7 @@ def check_belongs(config: dict[str, Any], arrays: Arrays, path: Path) -> None:
     if looks is None or looks.name != name or looks.num_classes not in (None, classes) or looks.in_channels != channels:
         says = f"{name} ({classes} classes, {channels} input channels)"
         raise _contradiction(path, f"the arrays are of {looks or 'no network of ours'}, the config is of {says}")
-    if name == "c3d":
+    if name.startswith("c3d"):
         return
     if "layout" not in arrays:
         raise _contradiction(path, "the array layout is not there")

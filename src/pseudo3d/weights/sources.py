@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pseudo3d.choices import Style
 from pseudo3d.errors import Pseudo3dError, first_few, printable
-from pseudo3d.models.blocks import Style
 from pseudo3d.preprocessing import CAFFE_MEAN_BGR, IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 from pseudo3d.weights.arrays import Arrays, check_regular, open_safetensors
 from pseudo3d.weights.caffe import read_caffe

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pseudo3d.choices import Style
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.models.blocks import Style
 from pseudo3d.weights.caffe import caffe_blobs, connections, read_caffe
 from pseudo3d.weights.caffemodel import CaffeModel
 from pseudo3d.weights.layer_rules import make_layer_table, output_names
