@@ -14,8 +14,8 @@ from pathlib import Path
 import pseudo3d
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.synthetic import write_moving_digits
-from pseudo3d.training.config import get_recipe
 from pseudo3d.training.loop import train
+from pseudo3d.training.recipes import get_recipe
 
 
 def main(folder: Path) -> None:

@@ -13,11 +13,13 @@ from videos import write_video
 import pseudo3d.features.networks as networks_module
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, from_pretrained, save_pretrained
 from pseudo3d.data.annotations import read_samples
+from pseudo3d.data.dataset import load
 from pseudo3d.evaluation.protocols import score_videos
 from pseudo3d.inference import ClipRunner, to_input
-from pseudo3d.training.loop import Trainer, build_model
+from pseudo3d.training.build import build_model
 from pseudo3d.training.optim import freeze_batch_norms, parameter_groups
 from pseudo3d.training.sides import split_samples
+from pseudo3d.training.trainer import Trainer
 from pseudo3d.video.clips import load_clips
 from pseudo3d.video.transforms import Window
 
@@ -159,12 +161,11 @@ def test_training_subtracts_the_mean_of_each_clips_own_window(noise, tmp_path):
     seen = []
     trainer.model.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].detach().numpy().copy()))
     order, windows = [], []
-    for epoch in range(2):
-        trainer.sampler.epoch = epoch
-        order += [trainer.sides.train.samples[i].path for _, i in trainer.sampler]
-        for frames, labels, places in trainer.batches():
-            trainer.step(frames, labels, places)
-            windows += places
+    trainer.sampler.stop = 2 * trainer.steps_per_epoch
+    for number, batch in enumerate(load(trainer.loader)):
+        trainer.stepper.step(batch, number)
+        order += [trainer.sides.train.samples[video].path for video in batch.videos]
+        windows += batch.windows
     inputs = np.concatenate(seen)
     assert len(inputs) == len(windows) >= 8
     assert len(set(windows)) > 4
@@ -178,9 +179,9 @@ def test_training_subtracts_the_mean_of_each_clips_own_window(noise, tmp_path):
 def test_a_step_moves_every_weight_and_leaves_the_volume(noise, tmp_path):
     trainer = make_trainer(noise, tmp_path, freeze_bn=True, optim={"name": "sgd", "lr": 1e-4})
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    for batch in trainer.batches():
-        loss, _ = trainer.step(*batch)
-        assert np.isfinite(loss)
+    trainer.sampler.stop = trainer.steps_per_epoch
+    for number, batch in enumerate(load(trainer.loader)):
+        assert np.isfinite(trainer.stepper.step(batch, number).loss)
     moved = {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == before.keys() - {"mean_volume"}
 

@@ -93,7 +93,7 @@ def test_a_full_disk_at_a_checkpoint(two_classes, tmp_path, capsys, monkeypatch)
 
     def save_file(state, path, metadata):
         calls.append(path)
-        if len(calls) > 2:  # last and best of the first epoch
+        if len(calls) > 3:  # best, and last with its optimizer, of the first epoch
             Path(path).write_bytes(b"half")
             full()
         real(state, path, metadata=metadata)
@@ -104,9 +104,11 @@ def test_a_full_disk_at_a_checkpoint(two_classes, tmp_path, capsys, monkeypatch)
     assert code == 2
     assert err[-1] == f"p3d train: {FULL_LINE}"
     assert "Traceback" not in "".join(err)
-    assert names(run / "checkpoints") == ["best", "last"]
+    assert names(run / "checkpoints") == [".lock", "best", "last"]
+    whole = ["README.md", "config.json", "model.safetensors"]
+    assert names(run / "checkpoints" / "best") == whole
+    assert names(run / "checkpoints" / "last") == [*whole, "optimizer.safetensors", "state.json"]
     for name in ("best", "last"):
-        assert names(run / "checkpoints" / name) == ["README.md", "config.json", "model.safetensors"]
         assert from_pretrained(run / "checkpoints" / name).class_names == ("bright", "dark")
 
 

@@ -11,7 +11,7 @@ from videos import flat, write_video
 from pseudo3d import create_model
 from pseudo3d.cli import main
 from pseudo3d.data.annotations import read_samples
-from pseudo3d.training.config import get_recipe
+from pseudo3d.training.recipes import get_recipe
 
 # One small network on the processor in float32: fast, and the same everywhere.
 SMALL = ("--model", "p3d_resnet14", "--size", "32", "--batch-size", "4", "--epochs", "1", "--val-clips", "1",
@@ -75,11 +75,11 @@ def p3d(capsys, *args):
 
 
 def without_progress(lines):
-    """What ``p3d extract`` says on the error stream, but for its lines on how far it is and how it runs."""
+    """What a command says on the error stream, but for its lines on how far it is, how it runs and what it trains."""
     return [
         line
         for line in lines
-        if not re.match(r"p3d: (\d+ videos to do|\w+ on \w+, batches of |\d+ of \d+ videos)", line)
+        if not re.match(r"p3d: (\d+ videos to do|\w+ on \w+, batches of |\d+ of \d+ videos|recipe )", line)
     ]
 
 

@@ -7,9 +7,10 @@ from tiny import SMALL, p3d
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.cli import main
-from pseudo3d.data.dataset import Augmentation
-from pseudo3d.training.config import RECIPES, Optim, TrainConfig, get_recipe
-from pseudo3d.training.optim import lr_factor
+from pseudo3d.commands.train import _GROUPS
+from pseudo3d.data.augmentation import Augmentation
+from pseudo3d.training.config import Optim, TrainConfig
+from pseudo3d.training.recipes import RECIPES, get_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,44 +25,20 @@ def test_round_trip(name):
         size=64,
         dropout=0.3,
         style="torchvision",
-        optim=Optim("sgd", schedule="step", milestones=(0.5, 0.9), momentum=0.8),
-        augment=Augmentation(random_crop=False, flip=True),
+        resize=(70, 80),
+        class_weights="balanced",
+        checkpoint_every=100,
+        optim=Optim("sgd", schedule="step", milestones=(0.5, 0.9), gamma=0.5, momentum=0.8),
+        augment=Augmentation(random_crop=False, flip=True, pieces=5, piece_seconds=2.0),
     )
     assert TrainConfig.from_json(other.to_json()) == other
-
-
-def test_recipes_are_the_papers():
-    """Section 3.3: all batch norms but the first are frozen when fine-tuning; from scratch they learn."""
-    finetune, scratch = get_recipe("finetune"), get_recipe("scratch")
-    assert finetune.freeze_bn
-    assert finetune.optim.head_lr_scale == 10
-    assert not scratch.freeze_bn
-    assert scratch.optim.head_lr_scale == 1
-    assert not get_recipe("demo").augment.flip  # it would turn left into right
-
-
-@pytest.mark.parametrize(("name", "clips"), [("ucf101_p3d", 20), ("ucf101_resnet50", 25)])
-def test_the_recipes_of_ucf101_are_the_papers(name, clips):
-    """Section 3.3 and the authors' answers, number by number."""
-    config = get_recipe(name)
-    assert (config.batch_size, config.iterations, config.dropout, config.freeze_bn) == (128, 7500, 0.9, True)
-    assert config.resize == ((182, 242) if name == "ucf101_p3d" else (240, 320))
-    assert (config.weights, config.augment.flip, config.test_clips) == ("imagenet", True, clips)
-    optim = config.optim
-    assert (optim.name, optim.lr, optim.warmup_epochs, optim.clip_grad_norm) == ("sgd", 0.001, 0, 0)
-    rates = [optim.lr * lr_factor(optim, step, 7500, 0) for step in (0, 2999, 3000, 5999, 6000, 7499)]
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])  # divided by 10 every 3K steps
 
 
 def test_a_micro_batch_of_one_has_no_batch_statistics():
     with pytest.raises(Pseudo3dError, match=r"--micro-batch must be at least 2"):
         replace(get_recipe("scratch"), micro_batch=1)
     assert replace(get_recipe("finetune"), micro_batch=1).micro_batch == 1
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(Pseudo3dError, match=r"no recipe 'finetunes'; did you mean 'finetune'\? There are scratch, "):
-        get_recipe("finetunes")
+    assert replace(get_recipe("c3d_kernels"), micro_batch=1, batch_size=1).micro_batch == 1  # has no batch norms
 
 
 @pytest.mark.parametrize(
@@ -74,13 +51,52 @@ def test_an_unknown_recipe_names_the_nearest():
         (lambda v: v.pop("seed"), r"config has missing fields \['seed'\]"),
         (lambda v: v.update(optim=3), "optim of the training config must be a JSON object, got 3"),
         (lambda v: v.update(epochs=0), "--epochs must be at least 1, got 0"),
+        (lambda v: v.update(epochs="3"), "^--epochs must be a whole number, got '3'$"),
+        (lambda v: v.update(epochs=3.0), r"--epochs must be a whole number, got 3\.0"),
+        (lambda v: v.update(epochs=None), "--epochs must be a whole number, got None"),
+        (lambda v: v.update(epochs=True), "--epochs must be a whole number, got True"),
+        (lambda v: v.update(epochs=[3]), r"--epochs must be a whole number, got \(3,\)"),
+        (lambda v: v.update(iterations="all"), "--iterations must be a whole number or None, got 'all'"),
+        (lambda v: v.update(dropout="half"), "--dropout must be a number or None, got 'half'"),
+        (lambda v: v.update(max_bad=False), "--max-bad must be a number, got False"),
+        (lambda v: v.update(freeze_bn=1), "--freeze-bn must be true or false, got 1"),
+        (lambda v: v.update(model=50), "--model must be text or None, got 50"),
+        (lambda v: v.update(weights=None), "--weights must be text, got None"),
+        (lambda v: v.update(dtype="float16"), "--dtype must be 'auto' or 'float32' or 'bfloat16', got 'float16'"),
+        (lambda v: v.update(style=["caffe"]), "--style must be 'caffe' or 'torchvision' or 'port' or None, got "),
+        (lambda v: v.update(class_weights="some"), "--class-weights must be 'none' or 'balanced', got 'some'"),
+        (lambda v: v.update(resize=[182]), r"--resize must be 2 whole numbers or None, got \(182,\)"),
+        (lambda v: v.update(resize=[182, "242"]), "--resize must be 2 whole numbers or None, got "),
+        (lambda v: v["optim"].update(lr="fast"), r"--optim\.lr must be a number, got 'fast'"),
+        (lambda v: v["optim"].update(name="adam"), r"--optim\.name must be 'adamw' or 'sgd', got 'adam'"),
+        (lambda v: v["optim"].update(milestones=0.4), r"--optim\.milestones must be numbers, got 0\.4"),
+        (lambda v: v["optim"].update(milestones=[0.4, "end"]), r"--optim\.milestones must be numbers, got \("),
+        (lambda v: v["augment"].update(pieces="five"), r"--augment\.pieces must be a whole number or None, got 'five'"),
+        (lambda v: v["augment"].update(pieces=0), r"--augment\.pieces must be at least 1, got 0"),
     ],
 )
 def test_a_config_that_does_not_fit(change, message):
     values = json.loads(get_recipe("scratch").to_json())
     change(values)
-    with pytest.raises(Pseudo3dError, match=message):
+    with pytest.raises(Pseudo3dError, match=message) as error:
         TrainConfig.from_json(json.dumps(values))
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_are_numbers():
+    values = json.loads(get_recipe("scratch").to_json())
+    values["max_bad"], values["optim"]["lr"], values["optim"]["milestones"] = 0, 1, [0.5]
+    config = TrainConfig.from_json(json.dumps(values))
+    assert (config.max_bad, config.optim.lr, config.optim.milestones) == (0, 1, (0.5,))
+
+
+def test_types_are_checked_in_python_too():
+    with pytest.raises(Pseudo3dError, match="--epochs must be a whole number, got '3'"):
+        replace(get_recipe("scratch"), epochs="3")
+    with pytest.raises(Pseudo3dError, match=r"--optim\.gamma must be a number, got None"):
+        replace(get_recipe("scratch"), optim=Optim(gamma=None))
+    with pytest.raises(Pseudo3dError, match="--optim must be a section of its own, got 3"):
+        replace(get_recipe("scratch"), optim=3)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"text"'])
@@ -111,6 +127,17 @@ def test_text_that_is_no_config(text):
         ({"optim": Optim(clip_grad_norm=-1.0)}, "--optim.clip-grad-norm must be at least 0"),
         ({"optim": Optim(head_lr_scale=0.0)}, "--optim.head-lr-scale must be above 0"),
         ({"optim": Optim(momentum=1.0)}, "--optim.momentum must be at least 0 and below 1"),
+        ({"optim": Optim(lr=float("inf"))}, "--optim.lr must be above 0, got inf"),
+        ({"optim": Optim(gamma=0.0)}, "--optim.gamma must be above 0 and below 1"),
+        ({"optim": Optim(gamma=1.0)}, "--optim.gamma must be above 0 and below 1"),
+        ({"optim": Optim(milestones=(0.4, 1.0))}, "--optim.milestones must be above 0 and below 1, got 1.0"),
+        ({"optim": Optim(milestones=(0.8, 0.4))}, "--optim.milestones must rise from one to the next, got 0.8 0.4"),
+        ({"optim": Optim(milestones=(0.4, 0.4))}, "--optim.milestones must rise from one to the next"),
+        ({"val_every": 0}, "--val-every must be at least 1"),
+        ({"keep_last": 0}, "--keep-last must be at least 1"),
+        ({"checkpoint_every": 0}, "--checkpoint-every must be at least 1"),
+        ({"max_bad": 1.0}, "--max-bad must be at least 0 and below 1"),
+        ({"max_bad": -0.1}, "--max-bad must be at least 0"),
     ],
 )
 def test_values_out_of_range(values, message):
@@ -136,13 +163,19 @@ def test_every_option_is_documented(capsys, monkeypatch):
         main(["train", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "Example: p3d train --data" in text
+    assert text.count("Example: p3d train ") == 3
     lines = [line.strip("│ ") for line in text.splitlines()]
     blocks = re.split(r" (?=\x00-)", " ".join(f"\x00{line}" if line.startswith("-") else line for line in lines))
-    for option in ["--data", "--out", "--groups", *options(TrainConfig)]:
+    own = ("--data", "--out", "--groups", "--resume", "--gpus", "--dry-run", "--tensorboard", "--wandb")
+    for option in [*own, *options(TrainConfig)]:
         (block,) = [block for block in blocks if re.match(rf"\x00{re.escape(option)}[ ,]", block)]
         explained = block.split("(default:")[0].split("(required)")[0]
         assert len(re.findall(r"\b[a-z]{2,}\b", re.sub(r"--\S+", "", explained))) >= 3, block
+
+
+def test_the_groups_of_the_help_hold_every_option_once():
+    grouped = [name for group, (_, names) in _GROUPS.items() for name in (names or (group,))]
+    assert sorted(grouped) == sorted(field.name for field in fields(TrainConfig) if field.name != "recipe")
 
 
 def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys):

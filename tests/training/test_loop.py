@@ -12,12 +12,17 @@ from reference import conv3d_network, randomise
 from tiny import SMALL, p3d, small_config, write_two_classes
 from torch.nn.functional import cross_entropy
 
-import pseudo3d.training.loop as loop
+import pseudo3d.training.build as build
 from pseudo3d import create_model, from_pretrained, load_model
 from pseudo3d.data.annotations import read_samples
+from pseudo3d.data.dataset import ClipBatch, load
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.training.loop import Trainer, build_model, train, with_margin
+from pseudo3d.training.build import build_model, with_margin
+from pseudo3d.training.loop import train
 from pseudo3d.training.sides import split_samples
+from pseudo3d.training.step import NotFiniteError, Stepper
+from pseudo3d.training.trainer import Trainer, balanced_weights
+from pseudo3d.video.transforms import Window
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +36,15 @@ def make_trainer(samples, out, config):
 def batch(size, seed=0):
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (size, 16, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    return frames, torch.randint(0, 2, (size,), generator=generator)
+    return as_batch(frames, torch.randint(0, 2, (size,), generator=generator))
+
+
+def as_batch(frames, labels):
+    """Clips from the centre, all of which count."""
+    windows = [Window(2, 2, False)] * len(frames)
+    return ClipBatch(
+        frames, torch.eye(2)[labels], torch.ones(len(frames), dtype=torch.bool), windows, [0] * len(frames), []
+    )
 
 
 def smoothed_cross_entropy(logits, labels, smoothing):
@@ -77,12 +90,13 @@ def test_steps_equal_a_hand_written_formulation(samples, tmp_path, name, recipe,
     for step in range(1, 4):
         model = copy.deepcopy(trainer.model)
         before = {k: p for k, p in model.named_parameters() if p.requires_grad}
-        frames, labels = batch(4, seed=step)
-        loss, correct = trainer.step(frames, labels)
+        clips = batch(4, seed=step)
+        frames, labels = clips.frames, clips.targets.argmax(1)
+        done = trainer.stepper.step(clips, step - 1)
         logits = model(prepared(frames))
         expected = smoothed_cross_entropy(logits, labels, 0.2)
-        assert loss == pytest.approx(expected.item(), rel=1e-6)
-        assert correct == (logits.argmax(1) == labels).sum()
+        assert done.loss / done.clips == pytest.approx(expected.item(), rel=1e-6)
+        assert done.hits == (logits.argmax(1) == labels).sum()
         gradients = dict(zip(before, torch.autograd.grad(expected, list(before.values())), strict=True))
         norm = math.sqrt(sum((g.double() ** 2).sum().item() for g in gradients.values()))
         assert norm > clip  # or nothing would be tested
@@ -110,12 +124,13 @@ def test_a_step_equals_one_with_plain_3d_convolutions(samples, tmp_path):
     trainer = make_trainer(samples, tmp_path, small_config(optim={"name": "sgd", "lr": 0.01, "clip_grad_norm": 0.0}))
     randomise(trainer.model).eval()
     model = copy.deepcopy(trainer.model)
-    frames, labels = batch(3)
-    loss, _ = trainer.step(frames, labels)
+    clips = batch(3)
+    frames, labels = clips.frames, clips.targets.argmax(1)
+    done = trainer.stepper.step(clips, 0)
     expected = cross_entropy(
         conv3d_network(model, prepared(frames), (1, 1, 1, 1), "ABC", "caffe")["logits"], labels, label_smoothing=0.1
     )
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert done.loss / 3 == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
     warmup = trainer.steps_per_epoch // 2
     for (key, after), p in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
@@ -132,14 +147,13 @@ def test_a_step_in_micro_batches_is_the_step_of_all_clips(samples, tmp_path, siz
         config = small_config("finetune", weights="random", freeze_bn=False, label_smoothing=0.1,
                               optim={"name": "sgd", "lr": 0.01, "clip_grad_norm": 0.5, "momentum": 0.9})  # fmt: skip
         trainer = make_trainer(samples, tmp_path, config)
-        trainer.config = replace(trainer.config, micro_batch=micro, freeze_bn=True)
+        trainer.stepper.config = replace(config, micro_batch=micro, freeze_bn=True)
         randomise(trainer.model).eval()
         trainers.append(trainer)
     for step in range(3):
-        frames, labels = batch(7, seed=step)
-        (loss, correct), (other, also) = (trainer.step(frames, labels) for trainer in trainers)
-        assert other == pytest.approx(loss, rel=1e-5)
-        assert also == correct
+        whole, parts = (trainer.stepper.step(batch(7, seed=step), step) for trainer in trainers)
+        assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+        assert (parts.hits, parts.clips) == (whole.hits, whole.clips)
     for (key, p), q in zip(trainers[0].model.named_parameters(), trainers[1].model.parameters(), strict=True):
         scale = p.detach().abs().max().item()
         assert (p - q).abs().max().item() <= 1e-5 * scale, key
@@ -152,9 +166,7 @@ def test_a_run_ends_after_its_iterations(samples, tmp_path, iterations):
     result = train(samples, replace(config, resize=(36, 36)), tmp_path / "run", quiet=True)
     lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) - 1 == math.ceil(iterations / trainer.steps_per_epoch) == trainer.epochs
-    for _ in range(iterations):
-        trainer.step(*batch(4))
-    assert trainer.steps_done == trainer.steps == iterations
+    assert lines[-2]["step"] == trainer.steps == iterations
     card = (result.checkpoint / "README.md").read_text()
     assert f"of {iterations} steps" in card
 
@@ -165,7 +177,7 @@ def test_gradients_are_clipped_to_their_norm(samples, tmp_path):
         config = small_config(optim={"name": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_grad_norm": limit})
         trainer = make_trainer(samples, tmp_path, config)
         before = [p.detach().clone() for p in trainer.model.parameters()]
-        trainer.step(*batch(4))
+        trainer.stepper.step(batch(4), 0)
         pairs = zip(trainer.model.parameters(), before, strict=True)
         moved[limit] = math.sqrt(sum(((p.detach() - b) ** 2).sum().item() for p, b in pairs))
     first = 1 / (trainer.steps_per_epoch // 2)  # the learning rate of the first step
@@ -204,22 +216,28 @@ def test_a_trivial_set_is_learned(tmp_path):
     assert lines[-2]["train clip hit@1"] > 0.9  # of 14 clips; the last batch has two, and statistics of two are noise
 
 
+def epoch_of(trainer):
+    trainer.sampler.stop = trainer.steps_per_epoch
+    return list(load(trainer.loader))
+
+
 @pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (3, [3, 3, 2]), (7, [7]), (9, [8])])
 def test_only_a_lone_clip_is_left_out(samples, tmp_path, batch_size, sizes):
     trainer = make_trainer(samples, tmp_path, small_config(batch_size=batch_size, val_fraction=0.1, test_fraction=0.2))
     assert len(trainer.sides.train) == 8
-    assert [len(labels) for _, labels, _ in trainer.batches()] == sizes
+    assert [len(each.targets) for each in epoch_of(trainer)] == sizes
     assert trainer.steps_per_epoch == len(sizes)
 
 
 def test_an_epoch_has_one_clip_of_every_video(samples, tmp_path):
     trainer = make_trainer(samples, tmp_path, small_config())
-    frames, labels, _ = zip(*trainer.batches(), strict=True)
-    assert {f.dtype for f in frames} == {torch.uint8}
-    assert frames[0].shape[1:] == (16, 32, 32, 3)
-    levels = np.concatenate([f[:, 0, 0, 0, 0].numpy() for f in frames])
+    batches = epoch_of(trainer)
+    assert {each.frames.dtype for each in batches} == {torch.uint8}
+    assert batches[0].frames.shape[1:] == (16, 32, 32, 3)
+    levels = np.concatenate([each.frames[:, 0, 0, 0, 0].numpy() for each in batches])
     assert len(np.unique(levels)) == len(trainer.sides.train)  # every video is of another grey
-    assert (torch.cat(labels).numpy() == (levels < 100)).all()
+    labels = torch.cat([each.targets for each in batches]).argmax(1)
+    assert (labels.numpy() == (levels < 100)).all()
 
 
 @pytest.mark.parametrize(
@@ -267,13 +285,68 @@ def test_gaussian_temporal_init_reaches_the_weights(trained):
     seen = {}
     torch.manual_seed(0)
     try:
-        original, loop.load_model = (
-            loop.load_model,
+        original, build.load_model = (
+            build.load_model,
             lambda name, _w, **k: seen.update(k) or load_model(name, frames.state_dict(), **k),
         )
         model = build_model(config, ["a", "b", "c"])
     finally:
-        loop.load_model = original
+        build.load_model = original
     assert seen["temporal_init"] == "gaussian"
     assert 0 < model.res2[0].conv_t.weight.std() < 0.002
     assert model.architecture.num_classes == 3
+
+
+def test_classes_of_few_videos_count_as_much(samples, tmp_path):
+    """With balanced weights the gradient is that of the mean of the classes' mean losses."""
+    trainer = make_trainer(samples, tmp_path, small_config(label_smoothing=0.0, optim={"clip_grad_norm": 0.0}))
+    randomise(trainer.model).eval()
+    clips = batch(6, seed=3)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    clips = as_batch(clips.frames, labels)
+    weights = balanced_weights(torch.eye(2, dtype=torch.bool)[labels].numpy())
+    trainer.stepper.class_weights = torch.tensor(weights, dtype=torch.float32)
+    trainer.stepper.accumulate(clips, 6)
+    losses = cross_entropy(trainer.model(prepared(clips.frames)), labels, reduction="none")
+    expected = torch.autograd.grad((losses[:4].mean() + losses[4:].mean()) / 2, trainer.model.fc.weight)[0]
+    torch.testing.assert_close(trainer.model.fc.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_several_labels_share_the_target(samples, tmp_path):
+    trainer = make_trainer(samples, tmp_path, small_config(label_smoothing=0.0))
+    randomise(trainer.model).eval()
+    clips = batch(2)._replace(targets=torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+    loss, hits = trainer.stepper.loss(clips)
+    log_prob = torch.log_softmax(trainer.model(prepared(clips.frames)), 1)
+    expected = -(log_prob[0].mean() + log_prob[1, 0])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert hits == 1 + int(log_prob[1].argmax() == 0)  # either class of the first is right
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_moves_nothing(samples, tmp_path, where):
+    trainer = make_trainer(samples, tmp_path, small_config())
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    if where == "loss":
+        trainer.stepper.class_weights = torch.tensor([math.inf, math.inf])
+    else:
+        trainer.model.fc.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NotFiniteError, match=f"the {where} became (nan|infinite)"):
+        trainer.stepper.step(batch(4), 0)
+    assert all(torch.equal(p, b) for p, b in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_recomputing_activations_changes_no_step(samples, tmp_path):
+    steppers = []
+    for recompute in (False, True):
+        config = replace(small_config(optim={"name": "sgd", "lr": 0.01}), checkpoint_activations=recompute)
+        config = replace(config, resize=(36, 36))
+        torch.manual_seed(0)
+        steppers.append(Stepper(build_model(config, samples.class_names), config, steps=3))
+    for number in range(3):
+        results = [stepper.step(batch(4, seed=number), number) for stepper in steppers]
+        assert results[0] == pytest.approx(results[1], rel=1e-5)
+    for (key, p), q in zip(
+        steppers[0].model.state_dict().items(), steppers[1].model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=key)

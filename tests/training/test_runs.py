@@ -1,33 +1,32 @@
 """Whole runs: what they leave in their folder, what they refuse, and how they end early."""
 
 import json
-import math
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from tiny import SMALL, names, p3d, sides_of, small_config, write_two_classes
 
 import pseudo3d.training.loop as loop
 from pseudo3d import Pseudo3dError, VideoError, create_model, from_pretrained, save_pretrained
 from pseudo3d.data.annotations import read_samples
+from pseudo3d.evaluation.protocols import HitCounts
 from pseudo3d.preprocessing import Preprocessing
-from pseudo3d.training.loop import Trainer, train
+from pseudo3d.training.loop import train
+from pseudo3d.training.step import NotFiniteError, Stepper
+from pseudo3d.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_run_folder(trained, two_classes):
-    assert names(trained) == ["checkpoints", "config.json", "metrics.jsonl", "split.csv"]
-    assert names(trained / "checkpoints") == ["best", "last"]
+    assert names(trained) == ["checkpoints", "config.json", "curves.svg", "metrics.jsonl", "split.csv"]
+    assert names(trained / "checkpoints") == [".lock", "best", "last"]
     epoch, test = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert set(epoch) == {
-        "epoch", "loss", "train clip hit@1", "clips/s", "waiting for data", "val clip hit@1", "val video hit@1",
+        "epoch", "step", "lr", "loss", "train clip hit@1", "clips/s", "waiting for data", "val clip hit@1",
+        "val video hit@1",
     }  # fmt: skip
     assert epoch["epoch"] == 1
     assert 0 <= epoch["train clip hit@1"] <= 1
@@ -49,15 +48,21 @@ def test_a_checkpoint_carries_all(trained):
     assert "recipe scratch, epoch 1 of 1" in (trained / "checkpoints" / "best" / "README.md").read_text()
 
 
+def counts_of(hits):
+    """What a scoring of 100 videos says in which so many share of them are right."""
+    right = round(100 * hits)
+    return HitCounts(100, 100, right, right, None, np.zeros((2, 2), np.int64), ())
+
+
 def test_validation_chooses_the_best_epoch(samples, tmp_path, monkeypatch):
     scores = iter([0.5, 1.0, 1.0, 0.0])
     seen = []
 
-    def evaluate(self, side, clips, on_video=None):
+    def count(self, side, clips, on_video):
         seen.append((side, clips))
-        return {"clip hit@1": 0.0, "video hit@1": next(scores, 0.25)}
+        return counts_of(next(scores, 0.25))
 
-    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(Trainer, "_count", count)
     result = train(samples, small_config(epochs=4, val_clips=2, test_clips=3), tmp_path / "run", quiet=True)
     best, last = ((result.run / "checkpoints" / name / "README.md").read_text() for name in ("best", "last"))
     assert "epoch 3 of 4" in best  # of two equals the later
@@ -68,6 +73,15 @@ def test_validation_chooses_the_best_epoch(samples, tmp_path, monkeypatch):
     sides = sides_of(result.run)
     for (side, _), name in zip(seen, ["val"] * 4 + ["test"], strict=True):
         assert {sample.path for sample in side.samples} == sides[name]
+
+
+@pytest.mark.parametrize(("every", "validated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
+def test_not_every_epoch_need_be_validated(samples, tmp_path, monkeypatch, every, validated):
+    monkeypatch.setattr(Trainer, "_count", lambda *_: counts_of(0.5))
+    result = train(samples, small_config(epochs=5, val_every=every), tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "val video hit@1" in line] == validated
+    assert "epoch 5 of 5" in (result.checkpoint / "README.md").read_text()
 
 
 def test_without_validation_the_last_epoch_is_the_result(samples, tmp_path):
@@ -93,15 +107,20 @@ def test_weights_of_small_frames_need_a_size(samples, tmp_path):
 
 
 def test_a_loss_that_is_no_longer_finite(samples, tmp_path, monkeypatch):
-    real = Trainer.step
+    real = Stepper.step
 
-    def step(self, *batch):
-        loss, correct = real(self, *batch)
-        return (math.nan if len(self.reports) == 1 else loss), correct
+    def step(self, batch, number, total):
+        if number == 3:
+            raise NotFiniteError("the loss became nan")
+        return real(self, batch, number, total)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Stepper, "step", step)
     last = tmp_path / "run" / "checkpoints" / "last"
-    with pytest.raises(Pseudo3dError, match=r"the loss became nan in epoch 2 at learning rate .*; lower --optim.lr \("):
+    message = (
+        r"the loss became nan in step 4 \(epoch 2\) at learning rate 0\.\d+, with the videos (bright|dark)/.*; "
+        r"lower --optim\.lr \(the last weights that were kept are in .*last\)"
+    )
+    with pytest.raises(Pseudo3dError, match=message):
         train(samples, small_config(epochs=3), tmp_path / "run", quiet=True)
     assert all(value.isfinite().all() for value in from_pretrained(last).state_dict().values())
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
@@ -112,89 +131,79 @@ def test_a_learning_rate_that_is_far_too_high(two_classes, tmp_path, capsys, val
     args = ("--optim.lr", "1e30", "--val-fraction", val, "--batch-size", "32")  # one step: the loss before it is fine
     code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *SMALL, *args)
     assert code == 2
-    assert re.search(r"no longer finite; lower --optim.lr", err[-1])
+    assert re.search(r"(no longer finite after step 1|became (nan|infinite) in step \d.*); lower --optim.lr", err[-1])
     assert "Traceback" not in "".join(err)
     if val != "0":  # what validation rejects is not kept
         assert names(tmp_path) == []
 
 
-def bad_samples(tmp_path):
-    folder = write_two_classes(tmp_path / "data", 4)
+def bad_samples(tmp_path, count=4):
+    folder = write_two_classes(tmp_path / "data", count)
     (folder / "dark" / "bad.mp4").write_text("no video")
     return read_samples(folder)
 
 
-def test_bad_videos_are_found_before_training(tmp_path):
-    samples = bad_samples(tmp_path)
-    (tmp_path / "data" / "bright" / "worse.mp4").write_bytes(b"")
-    samples = read_samples(tmp_path / "data")
-    with pytest.raises(
-        VideoError, match=r"(bad|worse)\.mp4: .* \(and 1 more: (bad|worse)\.mp4\); training needs every"
-    ):
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_bad_videos_to_validate_and_test_on_are_found_before_training(tmp_path, side):
+    samples = on_sides(bad_samples(tmp_path), bad=side)
+    with pytest.raises(VideoError, match=r"bad\.mp4: .*--skip-bad"):
         train(samples, small_config(), tmp_path / "run")
     assert names(tmp_path) == ["data"]
 
 
+def on_sides(samples, bad):
+    """Numbers 0 and 1 for the test, 2 for validation, the others for training; the bad one where it shall be."""
+    numbers = {"0": "test", "1": "test", "2": "val"}
+    return replace(samples, samples=tuple(
+        replace(s, split=bad if "bad" in s.path else numbers.get(s.path[-5], "train")) for s in samples.samples
+    ))  # fmt: skip
+
+
+def test_bad_videos_can_be_left_out_and_are_counted(tmp_path, caplog):
+    samples = on_sides(bad_samples(tmp_path, 6), bad="test")
+    result = train(samples, small_config(skip_bad=True), tmp_path / "run", quiet=True)
+    assert "bad.mp4" in caplog.text
+    assert (result.run / "split.csv").read_text().count(",test,") == 4
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_video_that_goes_bad_later(tmp_path, monkeypatch, workers):
-    """Its own one line arrives, from another process too, and the name of the run is free again."""
-    samples = bad_samples(tmp_path)
-    samples = replace(samples, samples=tuple(
-        replace(s, split="test" if "0" in s.path else "train") for s in samples.samples
-    ))  # fmt: skip
-    monkeypatch.setattr(loop, "check_videos", lambda _: None)
-    with pytest.raises(VideoError) as caught:
-        train(samples, small_config(workers=workers, val_fraction=0.0), tmp_path / "run", quiet=True)
-    text = str(caught.value)
-    assert text.startswith(f"{tmp_path / 'data' / 'dark' / 'bad.mp4'}: is not a video")
-    assert "\n" not in text
-    assert names(tmp_path) == ["data"]
+def test_a_bad_training_video_is_replaced_and_named(tmp_path, caplog, workers):
+    samples = on_sides(bad_samples(tmp_path, 6), bad="train")
+    config = small_config(workers=workers, max_bad=0.5, epochs=2)
+    result = train(samples, config, tmp_path / "run", quiet=True)
+    assert caplog.text.count("bad.mp4") == 1
+    assert json.loads((result.run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
+    with pytest.raises(Pseudo3dError, match=r"1 of 7 training videos .*bad\.mp4.*--max-bad"):
+        train(samples, replace(config, max_bad=0.1), tmp_path / "other", quiet=True)
+    assert names(tmp_path) == ["data", "run"]
 
 
-def test_a_bad_test_video_costs_no_weights(tmp_path, monkeypatch):
-    samples = bad_samples(tmp_path)
-    samples = replace(samples, samples=tuple(
-        replace(s, split="test" if "0" in s.path or "bad" in s.path else "train") for s in samples.samples
-    ))  # fmt: skip
-    monkeypatch.setattr(loop, "check_videos", lambda _: None)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
+    """After the check, before its first clip: from another process too it is named once and another one is shown."""
+    samples = on_sides(bad_samples(tmp_path, 6), bad="train")
+    bad = tmp_path / "data" / "dark" / "bad.mp4"
+    good = tmp_path / "data" / "dark" / "dark3.mkv"
+    noise = bad.read_bytes()
+    bad.write_bytes(good.read_bytes())
+    real = loop.check_videos
+
+    def check(*args, **options):
+        found = real(*args, **options)
+        bad.write_bytes(noise)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "check_sides", lambda _: None)  # the same content twice
+        patch.setattr(loop, "check_videos", check)
+        train(samples, small_config(workers=workers, max_bad=0.5, epochs=2), tmp_path / "run", quiet=True)
+    assert caplog.text.count("bad.mp4: ") == 1
+    assert "another video took its place" in caplog.text
+
+
+def test_a_test_video_that_goes_bad_costs_no_weights(tmp_path, monkeypatch):
+    samples = on_sides(bad_samples(tmp_path, 6), bad="test")
+    monkeypatch.setattr(loop, "check_videos", lambda sides, *_, **__: (sides, {}))
     with pytest.raises(VideoError, match=r"bad\.mp4"):
         train(samples, small_config(val_fraction=0.0), tmp_path / "run", quiet=True)
     assert from_pretrained(tmp_path / "run" / "checkpoints" / "best").class_names == ("bright", "dark")
-
-
-def test_ctrl_c(two_classes, tmp_path, capsys, monkeypatch):
-    real = Trainer.train_epoch
-
-    def train_epoch(self, epoch, progress):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return real(self, epoch, progress)
-
-    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
-    run = tmp_path / "run"
-    code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL, "--epochs", "3")
-    assert code == 130
-    assert err[-1] == "p3d train: stopped; what was written so far is whole"
-    assert names(run) == ["checkpoints", "config.json", "metrics.jsonl", "split.csv"]
-    assert from_pretrained(run / "checkpoints" / "last").class_names == ("bright", "dark")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a group of processes")
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_real_ctrl_c(two_classes, tmp_path, workers):
-    """The terminal interrupts the workers too; none of them may add a traceback."""
-    command = [sys.executable, "-m", "pseudo3d.cli", "train", "--data", str(two_classes), "--out", str(tmp_path / "r")]
-    command += [*SMALL, "--epochs", "1000", "--workers", workers]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    last = tmp_path / "r" / "checkpoints" / "last" / "config.json"
-    for _ in range(600):
-        if last.exists():
-            break
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert err.splitlines()[-1] == "p3d train: stopped; what was written so far is whole"
-    from_pretrained(last.parent)

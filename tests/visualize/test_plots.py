@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pseudo3d import Pseudo3dError
-from pseudo3d.visualize.plots import plot_confusion, plot_embedding, save_figure, tsne
+from pseudo3d.visualize.plots import plot_confusion, plot_curves, plot_embedding, save_figure, tsne
 
 
 def class_names(count):
@@ -25,6 +25,20 @@ def embedding(classes, *, unlabelled=0, panels=2):
     labels = class_names(classes) * 5 + [None] * unlabelled
     points = np.random.default_rng(0).normal(size=(len(labels), 2))
     return plot_embedding([(f"map {i}", points) for i in range(panels)], labels)
+
+
+def curves(epochs, **test):
+    names = ("train clip hit@1", "val clip hit@1", "val video hit@1", "val video hit@5")
+    reports = [
+        {
+            "epoch": epoch,
+            "step": 9 * epoch,
+            "loss": 2 / epoch,
+            **{name: 0.2 * i + 0.3 / epoch for i, name in enumerate(names)},
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    return plot_curves([*reports, {"test": test, "seconds": 3.0}] if test else reports)
 
 
 def words(figure):
@@ -64,6 +78,18 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
         save_figure(figure, tmp_path / "map")
     assert (tmp_path / "map.png").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_kind_is_written(tmp_path):
+    assert save_figure(embedding(2), tmp_path / "map", kinds=("svg",)) == [tmp_path / "map.svg"]
+    assert [path.name for path in tmp_path.iterdir()] == ["map.svg"]
+
+
+@pytest.mark.parametrize("draw", [lambda: confusion(3), lambda: embedding(3), lambda: curves(4)])
+def test_the_same_picture_is_the_same_bytes(tmp_path, monkeypatch, draw):
+    first = [path.read_bytes() for path in save_figure(draw(), tmp_path / "first")]
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # another time
+    assert [path.read_bytes() for path in save_figure(draw(), tmp_path / "second")] == first
 
 
 def test_no_window_and_nobodys_backend_is_changed():
@@ -187,3 +213,60 @@ def test_tsne_of_too_little():
         tsne(np.ones((5, 4)))
     with pytest.raises(Pseudo3dError, match="the same features"):
         tsne(np.linspace(1, 2, 5)[:, None] * np.ones((5, 4)))
+
+
+def lines_of(axes):
+    return {line.get_label(): np.transpose(line.get_data()).tolist() for line in axes.lines}
+
+
+def test_curves_are_the_reports():
+    loss, hits = curves(3).axes
+    assert lines_of(loss) == {"loss": [[1, 2], [2, 1], [3, 2 / 3]]}
+    drawn = lines_of(hits)
+    assert list(drawn) == ["train clip hit@1", "val clip hit@1", "val video hit@1", "val video hit@5"]
+    np.testing.assert_allclose(drawn["val video hit@1"], [[1, 70], [2, 55], [3, 50]])
+
+
+def test_curves_say_what_they_are():
+    figure = curves(3, **{"video hit@1": 0.625})
+    figure.draw_without_rendering()
+    assert {"training loss", "hits, %", "epoch", "val video hit@5", "test video hit@1: 62.5%"} <= words(figure)
+    (test,) = [line for line in figure.axes[1].lines if line.get_label().startswith("test")]
+    assert list(test.get_ydata()) == [62.5, 62.5]
+
+
+def test_curves_differ_by_colour_and_by_marker():
+    drawn = curves(3).axes[1].lines
+    assert len({line.get_color() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
+
+
+def test_a_hits_colour_does_not_depend_on_the_others():
+    (alone,) = plot_curves([{"epoch": 1, "loss": 1.0, "val video hit@1": 0.5}]).axes[1].lines
+    assert alone.get_color() == curves(3).axes[1].lines[2].get_color()
+
+
+def test_curves_with_gaps():
+    reports = [
+        {"epoch": 1, "loss": 2.0},
+        {"epoch": 2, "loss": float("nan"), "val video hit@1": 0.5},
+        {"epoch": 3, "loss": None, "val video hit@1": None},
+        {"epoch": 4, "loss": 1.0, "val video hit@1": 0.75},
+    ]
+    loss, hits = plot_curves(reports).axes
+    assert lines_of(loss) == {"loss": [[1, 2], [4, 1]]}
+    assert lines_of(hits) == {"val video hit@1": [[2, 50], [4, 75]]}
+
+
+@pytest.mark.parametrize("reports", [[], [{"epoch": 1, "loss": 1.0}], [{"test": {"video hit@1": float("nan")}}]])
+def test_curves_of_next_to_nothing(tmp_path, reports):
+    figure = plot_curves(reports)
+    save_figure(figure, tmp_path / "curves", kinds=("svg",))
+    assert figure.axes[1].get_legend() is None
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 200])
+def test_curves_have_whole_epochs_and_few_markers(epochs):
+    figure = curves(epochs)
+    figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in figure.axes[1].get_xticks())
+    assert all(-(-epochs // line.get_markevery()) <= 15 for line in figure.axes[1].lines)

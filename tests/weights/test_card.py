@@ -14,7 +14,7 @@ from tiny import names, small_config
 
 from pseudo3d import create_model, from_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
-from pseudo3d.training.checkpoint import run_card, save_checkpoint, write_card
+from pseudo3d.training.cards import run_card, write_card
 from pseudo3d.training.sides import Sides
 from pseudo3d.weights.card import CardInfo, Score, card_text, plain
 
@@ -222,7 +222,7 @@ def test_of_a_run(tmp_path):
     assert (card.start, card.base_model, card.license) == ("random weights", None, None)
     model = create_model("p3d_resnet14", num_classes=2)
     model.class_names = ("left", "right")
-    save_checkpoint(model, tmp_path / "best", card=card)
+    save_pretrained(model, tmp_path / "best", card=card)
     text = (tmp_path / "best" / "README.md").read_text()
     assert "recipe scratch, epoch 3 of 60" in text
     assert "| val video hit@1 | 0.5000 | 6 videos, 1 clip each |" in text

@@ -93,7 +93,7 @@ def demo(
     from pseudo3d.data.annotations import read_samples
     from pseudo3d.data.synthetic import write_moving_digits
     from pseudo3d.inference import bfloat16_is_native, choose_device
-    from pseudo3d.training.config import get_recipe
+    from pseudo3d.training.recipes import get_recipe
 
     started = time.perf_counter()
     target = choose_device(device)

@@ -2,17 +2,23 @@
 
 import csv
 import io
+import itertools
 import logging
 import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pseudo3d.data.annotations import SampleList
+from pseudo3d import files
+from pseudo3d.data.annotations import SampleList, label_text
+from pseudo3d.data.dataset import check_bad
 from pseudo3d.data.splits import check_no_leak, train_test_split
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.training.config import TrainConfig
-from pseudo3d.video.decode import read_video
+from pseudo3d.video.index import IndexCache
 
 logger = logging.getLogger("pseudo3d")
 
@@ -24,6 +30,11 @@ class Sides:
     train: SampleList
     val: SampleList | None
     test: SampleList
+
+    def named(self) -> list[tuple[str, SampleList]]:
+        """Those that there are, train first, with their names."""
+        sides = (("train", self.train), ("val", self.val), ("test", self.test))
+        return [(name, side) for name, side in sides if side is not None]
 
 
 def split_samples(samples: SampleList, config: TrainConfig) -> Sides:
@@ -55,27 +66,132 @@ def split_samples(samples: SampleList, config: TrainConfig) -> Sides:
     return Sides(train, val, test)
 
 
-def check_videos(sides: Sides) -> None:
-    """Decode the first frame of every video, so that a bad one shows now and not after hours of training.
+def check_sides(sides: Sides) -> None:
+    """Refuse sides that cannot teach anything, and sides whose result would be too good.
+
+    Files are the same whatever their names when their content is; only those of equal size are read for that. Files
+    that cannot be read are left to ``check_videos``.
 
     Raises:
-        VideoError: the first one's reason, and the names of the others.
+        Pseudo3dError: a side without a video, one class only, a class without a training video, or a video or a group
+            on two sides.
     """
-    paths = [side.root / s.path for side in (sides.train, sides.val, sides.test) if side for s in side.samples]
+    for name, side in sides.named():
+        if not side.samples:
+            raise Pseudo3dError(
+                f"no video is in the split {name}: add some, or leave all splits out to have them drawn"
+            )
+    _check_classes(sides)
+    for (name, side), (other_name, other) in itertools.combinations(sides.named(), 2):
+        check_no_leak(side.samples, other.samples, names=(name, other_name))
+    twins = _same_files([(name, side.root / sample.path) for name, side in sides.named() for sample in side.samples])
+    if twins:
+        (name, path), (other_name, other_path) = twins[0]
+        more = f" (and {len(twins) - 1} more such pairs)" if len(twins) > 1 else ""
+        raise Pseudo3dError(
+            f"{path} in {name} and {other_path} in {other_name} are the same video{more}: keep it on one side, or give "
+            "such videos one group"
+        )
 
-    def problem(path: Path) -> str | None:
-        try:
-            read_video(path, indices=[0], threads=1)
-        except VideoError as error:
-            return str(error)
+
+def _check_classes(sides: Sides) -> None:
+    classes = {label: None for _, side in sides.named() for sample in side.samples for label in sample.labels}
+    if len(classes) == 1:
+        raise Pseudo3dError(f"all videos are of class {next(iter(classes))!r}: training needs at least 2 classes")
+    trained = {label for sample in sides.train.samples for label in sample.labels}
+    without = [name for name in dict.fromkeys((*sides.train.class_names, *classes)) if name not in trained]
+    if without:
+        where = [name for name, side in sides.named() if any(set(s.labels) & set(without) for s in side.samples)]
+        seen = f", though {' and '.join(where)} have some" if where else ""
+        raise Pseudo3dError(
+            f"{len(without)} classes have no training video ({first_few(map(repr, without))}){seen}: add videos to "
+            "train or take the classes out"
+        )
+
+
+Place = tuple[str, Path]  # the side, and the file
+
+
+def _same_files(places: Sequence[Place]) -> list[tuple[Place, Place]]:
+    """Pairs of the same file or content on two sides; for each file only the first one."""
+    by_size = defaultdict(list)
+    for place in places:
+        with suppress(OSError):  # whoever opens it says what is wrong with it
+            by_size[place[1].stat().st_size].append(place)
+    suspects = [
+        place for size, group in by_size.items() if size > 0 and len({side for side, _ in group}) > 1 for place in group
+    ]
+    first: dict[str, Place] = {}
+    twins = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for place, content in zip(suspects, pool.map(_content, (path for _, path in suspects)), strict=True):
+            if content is not None and first.setdefault(content, place)[0] != place[0]:
+                twins.append((first[content], place))
+    return twins
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return files.sha256_of(path)
+    except OSError:  # as above
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = {path: text for path, text in zip(paths, pool.map(problem, paths), strict=True) if text}
-    if found:
-        (_, text), *others = found.items()
-        more = f" (and {len(others)} more: {first_few(path.name for path, _ in others)})" if others else ""
-        raise VideoError(f"{text}{more}; training needs every video, so mend it or take it out")
+
+def check_videos(sides: Sides, cache: IndexCache, *, skip_bad: bool, max_bad: float) -> tuple[Sides, dict[int, str]]:
+    """Look into every file, so that a bad one shows now and not after hours of training.
+
+    What stands in the cache already is not looked at again. Bad training videos stay in the list, since another video
+    is drawn in the place of one that fails; they are logged by name.
+
+    Args:
+        sides: the videos.
+        cache: of what is known of the files; it knows all of them afterwards.
+        skip_bad: leave bad validation and test videos out, logged by name, instead of ending.
+        max_bad: the share of the training videos that may be bad, 0..1.
+
+    Returns:
+        The sides, validation and test without the bad ones; and the reasons of bad training videos by their places in
+        ``sides.train``.
+
+    Raises:
+        VideoError: bad validation or test videos without ``skip_bad``: the first one's reason, and the names of the
+            others.
+        Pseudo3dError: too many bad training videos, or no good one is left to validate or to test on.
+    """
+    found = cache.build([path for _, side in sides.named() for path in _paths(side)])
+    held_out = [path for _, side in sides.named()[1:] for path in _paths(side) if path in found]
+    if held_out and not skip_bad:
+        first, *others = held_out
+        more = f" (and {len(others)} more: {first_few(path.name for path in others)})" if others else ""
+        raise VideoError(
+            f"{found[first]}{more}; the result would be of other videos than the list says: mend it, take it out, or "
+            "use --skip-bad"
+        )
+    bad = {i: found[path] for i, path in enumerate(_paths(sides.train)) if path in found}
+    check_bad(bad, sides.train, max_bad)
+    for reason in bad.values():
+        logger.warning("training will use other videos in the place of a bad one: %s", reason)
+    val = None if sides.val is None else _without(sides.val, found, "val")
+    return Sides(sides.train, val, _without(sides.test, found, "test")), bad
+
+
+def _paths(side: SampleList) -> list[Path]:
+    return [side.root / sample.path for sample in side.samples]
+
+
+def _without(side: SampleList, bad: Mapping[Path, str], name: str) -> SampleList:
+    """The side without its bad videos, each logged."""
+    good = []
+    for sample, path in zip(side.samples, _paths(side), strict=True):
+        if path in bad:
+            logger.warning("left out of %s: %s", name, bad[path])
+        else:
+            good.append(sample)
+    if not good:
+        raise Pseudo3dError(
+            f"none of the {len(side)} videos of {name} can be used (the reasons are above): mend them or take others"
+        )
+    return replace(side, samples=tuple(good))
 
 
 def sides_to_csv(sides: Sides) -> str:
@@ -86,8 +202,7 @@ def sides_to_csv(sides: Sides) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("path", "label", "split", "group"))
-    for name, side in (("train", sides.train), ("val", sides.val), ("test", sides.test)):
-        if side is not None:
-            for sample in side.samples:
-                table.writerow(((side.root / sample.path).as_posix(), sample.label, name, sample.group or ""))
+    for name, side in sides.named():
+        for sample in side.samples:
+            table.writerow(((side.root / sample.path).as_posix(), label_text(sample), name, sample.group or ""))
     return text.getvalue()

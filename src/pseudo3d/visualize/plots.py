@@ -1,8 +1,9 @@
-"""Pictures of a run: the confusion matrix and the t-SNE map, as PNG and SVG."""
+"""Pictures of a run: the confusion matrix, the t-SNE map and the curves of training, as PNG and SVG."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,27 +31,36 @@ _COLOURS = (
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _UNLABELLED = "no label"
+# What an epoch's report may tell of hits; colour and marker go with the name, whichever of them there are.
+_HITS = ("train clip hit@1", "val clip hit@1", "val video hit@1", "val video hit@5")
 
 
-def save_figure(figure: "Figure", path: str | Path) -> list[Path]:
-    """Write ``path``.png and ``path``.svg, each in one step.
+def save_figure(
+    figure: "Figure", path: str | Path, *, kinds: Sequence[Literal["png", "svg"]] = ("png", "svg")
+) -> list[Path]:
+    """Write ``path``.png and ``path``.svg, each in one step; the same picture gives the same bytes.
 
     Args:
         figure: of matplotlib.
         path: without a suffix (.png or .svg is taken off); its folder is made if missing.
+        kinds: which of the two.
 
     Returns:
-        The two files.
+        The files.
     """
+    import matplotlib as mpl
+
     path = Path(path)
     if path.suffix in (".png", ".svg"):
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
-    for kind in ("png", "svg"):
+    for kind in kinds:
         target = path.with_name(f"{path.name}.{kind}")
-        with files.replacing(target) as temporary:
-            figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight")
+        # An SVG would hold the time and random names.
+        metadata = {"Date": None} if kind == "svg" else None
+        with files.replacing(target) as temporary, mpl.rc_context({"svg.hashsalt": "pseudo3d"}):
+            figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
         written.append(target)
     return written
 
@@ -141,6 +151,53 @@ def _scatter(
     for name, (colour, marker) in styles.items():
         x, y = points[classes == name].T
         axes.scatter(x, y, s=14, color=colour, marker=marker, label=name, linewidths=0)
+
+
+def plot_curves(reports: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Loss and hits over the epochs of a training run, one above the other.
+
+    Args:
+        reports: of the epochs, each with "epoch" (from 1), "loss" and any of "train clip hit@1", "val clip hit@1",
+            "val video hit@1", "val video hit@5" (0..1); those without an epoch are passed over, but for a "test",
+            whose video hit@1 is a dashed line. None and numbers that are not finite are gaps.
+
+    Example:
+        >>> figure = plot_curves([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5, "val video hit@1": 0.4}])
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['training loss', 'hits, %']
+    """
+    figure = _figure(4.6, 5.0)  # without a layout engine, which takes a third more time in every epoch
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08, "bottom": 0.2})
+    epochs = [report for report in reports if "epoch" in report]
+    _curve(upper, epochs, "loss", 1.0, _COLOURS[6], _MARKERS[0])
+    for i, name in enumerate(_HITS):
+        _curve(lower, epochs, name, 100.0, _COLOURS[i], _MARKERS[i])
+    test = next((report["test"].get("video hit@1") for report in reports if "test" in report), None)
+    if test is not None and math.isfinite(test):
+        lower.axhline(100 * test, color="#606060", linestyle="--", linewidth=1, label=f"test video hit@1: {test:.1%}")
+    upper.set(ylabel="training loss")
+    lower.set(xlabel="epoch", ylabel="hits, %", ylim=(-3, 103), yticks=range(0, 101, 20))
+    for axes in (upper, lower):
+        axes.grid(color="#e0e0e0", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    lower.set_xlim(0, 1.03 * max((report["epoch"] for report in epochs), default=1))
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    figure.align_ylabels()
+    if lower.get_legend_handles_labels()[0]:
+        lower.legend(loc="upper center", bbox_to_anchor=(0.5, -0.23), ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _curve(
+    axes: "Axes", reports: Sequence[Mapping[str, Any]], key: str, scale: float, colour: str, marker: str
+) -> None:
+    """A line through the values that there are: not every epoch was validated."""
+    points = [(report["epoch"], report.get(key)) for report in reports]
+    points = [(epoch, scale * value) for epoch, value in points if value is not None and math.isfinite(value)]
+    if points:
+        every = -(-len(points) // 15)  # more markers would hide the line
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=colour, marker=marker, markersize=4, markevery=every, linewidth=1.4, label=key)
 
 
 def _figure(width: float, height: float) -> "Figure":

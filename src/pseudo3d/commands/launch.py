@@ -1,0 +1,120 @@
+"""``p3d train --gpus N``: the same command once a GPU, under torchrun on this machine."""
+
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from pseudo3d.errors import Pseudo3dError
+
+# torchrun kills what has not ended so many seconds after it passed a signal on: the step in hand and a checkpoint.
+_TIME_TO_END = "120"
+
+
+def launch(gpus: int, args: Sequence[str]) -> int:
+    """Start ``p3d train`` in so many processes of this machine, and wait for them.
+
+    SIGTERM and SIGINT go on to all of them (and SIGHUP, when a terminal is closed, as SIGTERM), so that they keep a
+    checkpoint and end.
+
+    Args:
+        gpus: how many processes; each takes a GPU of its own, or with ``--device cpu`` its share of the cores.
+        args: what follows ``p3d train`` on the command line, without ``--gpus``.
+
+    Returns:
+        The exit code of the process that failed first (128 + the number of the signal that ended it), else 0.
+
+    Raises:
+        Pseudo3dError: more processes than GPUs.
+    """
+    _check_gpus(gpus, args)
+    command = [sys.executable, "-m", "pseudo3d.commands.launch", "--standalone", "--nproc-per-node", str(gpus)]
+    environ = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // gpus)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _TIME_TO_END,
+        **os.environ,
+    }
+    return run_forwarding([*command, "-m", "pseudo3d.cli", "train", *args], environ)
+
+
+def _check_gpus(gpus: int, args: Sequence[str]) -> None:
+    if gpus < 1:
+        raise Pseudo3dError(f"--gpus must be at least 1, got {gpus}")
+    devices = [value for option, value in itertools.pairwise(args) if option == "--device"]
+    devices += [arg.partition("=")[2] for arg in args if arg.startswith("--device=")]
+    if "cpu" in devices:
+        return
+    import torch
+
+    present = torch.cuda.device_count()
+    if present < gpus:
+        there = f"{present} GPU{'s' if present > 1 else ''}" if present else "no GPU"
+        raise Pseudo3dError(
+            f"--gpus {gpus}, but this machine has {there}; with --device cpu {gpus} processes run on its processors"
+        )
+
+
+def run_forwarding(command: Sequence[str], environ: dict[str, str]) -> int:
+    """Run a command and pass on the signals that ask this process to end; its exit code as a shell counts it."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    before = {
+        number: signal.signal(number, forward)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup sets it
+    }
+    try:
+        # In a session of its own, or Ctrl-C would come twice: from the terminal and from here.
+        child = subprocess.Popen(command, env=environ, start_new_session=True)
+        for number in early:
+            child.send_signal(number)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run torchrun, but with the first failure's exit code and without its reports: the processes say what failed.
+
+    (torchrun logs what it does to the processes, ends with a traceback, and always with code 1.)
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until torchrun has its own handler: no traceback of an import
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable(logging.ERROR)
+    try:
+        run.main(argv)
+    except SignalException as error:
+        return 128 + error.sigval
+    except ChildFailedError as error:
+        rank, failure = next(iter(error.failures.items()))  # in the order in which they were seen to end
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        # a process that was killed could not speak for itself
+        print(
+            f"p3d train: process {rank} was ended by {failure.signal_name()}; "
+            "the same command with --resume auto goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 128 - failure.exitcode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,398 @@
+"""Training by several processes: who they are, what they add up, and batch norms that look at all of them.
+
+``torchrun`` starts the processes and says by environment variables which one each is. Each computes its share of every
+batch; DistributedDataParallel averages the gradients, so that a loss multiplied by ``Group.size`` gives the gradient of
+the whole batch. On GPUs gradients go by NCCL and small things by gloo; on processors everything goes by gloo.
+"""
+
+import os
+import signal
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from pseudo3d.errors import Pseudo3dError, printable
+from pseudo3d.inference import choose_device
+
+LIMIT = timedelta(minutes=30)  # for the slowest process to come to where the others wait for it
+_POLL = 0.05  # seconds
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train one network, as one of them sees it.
+
+    Every method but ``wrap`` is called by all processes in the same order; each waits for the others.
+
+    Args:
+        rank: the number of this process, from 0.
+        size: how many there are.
+        device: the device of this process ("cuda:1"), where the group decides it.
+
+    Example:
+        >>> SINGLE.is_main, SINGLE.total([1, 2.5]), SINGLE.any(False), SINGLE.gather("a")
+        (True, [1.0, 2.5], False, ['a'])
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums over all processes, in float64; each gives as many values. The same bits on every process."""
+        if self.size == 1:
+            return [float(value) for value in values]
+        return torch.tensor(self.gather(list(values)), dtype=torch.float64).sum(0).tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says True."""
+        return any(self.gather(flag))
+
+    def gather(self, obj: Any) -> list[Any]:
+        """A small object that can be pickled from each process, by rank, on every process."""
+        if self.size == 1:
+            return [obj]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, obj)
+        return gathered
+
+    def barrier(self) -> None:
+        """Go on when all have come here."""
+        self.gather(None)  # dist.barrier() would take a GPU for it
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages the gradients over the processes; alone, the model itself.
+
+        The parameters of process 0 go to all at once. Running statistics of batch norms do not: each process keeps
+        its own, and those of process 0 are the ones that it saves (see ``synchronise_batch_norms``).
+
+        Args:
+            model: on this process's device, with at least one parameter that learns; each of these takes part in every
+                forward pass.
+        """
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=False
+        )
+
+
+SINGLE = Group()
+
+
+@contextmanager
+def open_group(device: str) -> Iterator[Group]:
+    """The group that torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) puts this process in; else ``SINGLE``.
+
+    It ends with the block, also by an exception and when other processes are dead. An error that process 0 may have
+    as well, or that came of another process's end, is held back for some seconds: torchrun ends this process in that
+    time, and the user reads the one that matters. Where torchrun sets OMP_NUM_THREADS to 1, the machine's cores are
+    divided among its processes; any other number is kept.
+
+    Args:
+        device: "auto" and "cuda" give each process of a machine its own GPU, "cpu" shares the processor out.
+
+    Raises:
+        Pseudo3dError: more processes than GPUs on a machine, a device that cannot be shared, an incomplete
+            environment; or the other processes were lost while the block ran.
+
+    Example:
+        >>> with open_group("cpu") as group:
+        ...     group
+        Group(rank=0, size=1, device=None)
+    """
+    rank, size, local_rank, local_size = _place(os.environ)
+    if size == 1:
+        yield SINGLE
+        return
+    chosen = _own_device(device, local_rank, local_size)
+    _share_threads(local_size)
+    try:
+        with warnings.catch_warnings():
+            # a new name in PyTorch 2.13 that 2.11 does not know; and the strides of 1x1 filters, which mean nothing
+            for told in ("`broadcast_buffers` is deprecated", "Grad strides do not match bucket view"):
+                warnings.filterwarnings("ignore", told)
+            _join(rank, size, chosen)
+            yield Group(rank, size, str(chosen))
+    except Exception as error:
+        _leave(failed=True)
+        lost = _lost_others(error)
+        if lost or (rank > 0 and isinstance(error, Pseudo3dError)):
+            _let_others_speak(10 if lost else 3)
+        if lost:
+            raise Pseudo3dError(
+                f"process {rank} of {size} lost the others ({lost}); the first one that failed says why"
+            ) from error
+        raise
+    except BaseException:
+        _leave(failed=True)
+        raise
+    _leave(failed=False)
+
+
+def _place(environ: Mapping[str, str]) -> tuple[int, int, int, int]:
+    """Rank, processes, rank on this machine, processes on this machine."""
+    if "RANK" not in environ or "WORLD_SIZE" not in environ:
+        return 0, 1, 0, 1
+    try:
+        rank, size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+        if size == 1:
+            return 0, 1, 0, 1
+        return rank, size, int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
+    except (KeyError, ValueError) as error:
+        raise Pseudo3dError(
+            f"RANK and WORLD_SIZE are set as for one of several processes, but not all of what torchrun sets "
+            f"({printable(error)}); start with torchrun, or unset both"
+        ) from error
+
+
+def _own_device(name: str, local_rank: int, local_size: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(name)
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise Pseudo3dError(f"{local_size} processes cannot share the device {name!r}; use --device cuda or cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise Pseudo3dError(
+            f"{local_size} processes on a machine with {torch.cuda.device_count()} GPUs; "
+            "start as many as there are GPUs, or use --device cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _share_threads(local_size: int) -> None:
+    """Divide the processor's cores among this machine's processes, unless OMP_NUM_THREADS says otherwise."""
+    # torchrun sets OMP_NUM_THREADS to 1 where it is not set, which leaves most cores idle; so 1 is not taken as said.
+    if local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, available_cpus() // local_size))
+
+
+def available_cpus() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _join(rank: int, size: int, device: torch.device) -> None:
+    """Meet the other processes.
+
+    After a failure, ``torchrun --max-restarts`` starts new processes but keeps its key-value store, in which they
+    would find the keys that the dead ones left: gloo reads the addresses of dead processes there ("connectFullMesh
+    failed ... Connection refused"), NCCL an old id. (torch's ``_create_c10d_store`` holds the store for a new one on
+    every restart; ``DynamicRendezvousHandler.next_rendezvous`` keeps the first.) Nor does TORCHELASTIC_RESTART_COUNT
+    tell the rounds apart: machines that come late count from 0, and machines that join restart everybody uncounted.
+    So the processes agree on a name under which the store is still empty.
+    """
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=LIMIT))
+        store.set_timeout(LIMIT)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(agree(store, rank, size), store),
+            rank=rank,
+            world_size=size,
+            timeout=LIMIT,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except ValueError as error:  # of an environment without MASTER_ADDR or MASTER_PORT
+        raise Pseudo3dError(printable(error)) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def agree(store: dist.Store, rank: int, size: int, limit: float = LIMIT.total_seconds()) -> str:
+    """A name that the processes of this round, and no others before or after, agree on.
+
+    Process 0 offers a new name, the others sign below it with one of their own, and process 0 confirms the signatures.
+    Whoever meets an old offer finds no confirmation with its own signature, and waits for the next offer.
+
+    Args:
+        store: shared by all rounds; it may hold anything of former ones.
+        rank: the number of this process in the round.
+        size: how many there are in the round.
+        limit: seconds to wait for the others.
+
+    Raises:
+        Pseudo3dError: not all have come in time.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + limit
+
+    def wait() -> None:
+        if time.monotonic() > deadline:
+            raise Pseudo3dError(f"process {rank} of {size} has waited {limit:.0f} s for the others to start")
+        time.sleep(_POLL)
+
+    if rank == 0:
+        store.set("pseudo3d/offer", own)
+        signatures = [own]
+        for other in range(1, size):
+            while not store.check([f"pseudo3d/{own}/{other}"]):
+                wait()
+            signatures.append(store.get(f"pseudo3d/{own}/{other}").decode())
+        store.set(f"pseudo3d/{own}/confirmed", ",".join(signatures))
+        return own
+    while True:
+        if store.check(["pseudo3d/offer"]):
+            offer = store.get("pseudo3d/offer").decode()
+            store.set(f"pseudo3d/{offer}/{rank}", own)
+            confirmed = f"pseudo3d/{offer}/confirmed"
+            if store.check([confirmed]) and own in store.get(confirmed).decode().split(","):
+                return offer
+        wait()
+
+
+def _leave(*, failed: bool) -> None:
+    """End the group; after a failure without waiting for processes that may be dead."""
+    if not dist.is_initialized():
+        return
+    if failed:  # an orderly end of NCCL waits for the others, and for work on the GPU that will never be done
+        dist.distributed_c10d._abort_process_group()
+    else:
+        dist.destroy_process_group()
+
+
+def _lost_others(error: Exception) -> str:
+    """What a failed communication says, or "" for other errors."""
+    text = str(error).strip()
+    if not isinstance(error, dist.DistError) and not (type(error) is RuntimeError and "gloo/transport" in text):
+        return ""  # gloo's errors are known by the place in its source
+    first = text.splitlines()[0] if text else type(error).__name__
+    return printable(first.split("] ", 1)[-1] if first.startswith("[") else first)  # not the place in torch's source
+
+
+def _let_others_speak(seconds: float) -> None:
+    """Wait for torchrun to end this process, as it does when another one has failed: that one says why."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(seconds)
+    signal.signal(signal.SIGTERM, before)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) * inv_std * weight + bias, where mean and inv_std are those of all processes' x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inv_std: Tensor, share: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, inv_std, share)
+        centred = x.to(mean.dtype) - _wide(mean)
+        return (centred * _wide(inv_std * weight) + _wide(bias)).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inv_std, share = ctx.saved_tensors
+        grad = grads[0].to(mean.dtype)
+        normed = (x.to(mean.dtype) - _wide(mean)) * _wide(inv_std)
+        own = torch.stack([grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))])
+        # what the statistics pass back comes from every process's output
+        of_all = own.clone()
+        dist.all_reduce(of_all)
+        through = _wide(share * of_all[0]) + normed * _wide(share * of_all[1])
+        grad_x = (grad - through) * _wide(inv_std * weight)
+        # the parameters' gradients stay this process's own: DistributedDataParallel adds them up
+        return grad_x.to(x.dtype), own[1].to(weight.dtype), own[0].to(weight.dtype), None, None, None
+
+
+def _wide(channels: Tensor) -> Tensor:
+    return channels.view(1, -1, 1, 1)
+
+
+def _statistics(x: Tensor, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance (of a population) and count of each channel over all processes; the same bits on all."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    var, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+    count = torch.full_like(mean[:1], x.numel() / x.shape[1] if counted else 0)
+    own = torch.cat([mean, var, count])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, own)
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], 1)
+    total = counts.sum()
+    mean = (counts * means).sum(0) / total
+    var = (counts * (variances + (means - mean).square())).sum(0) / total
+    return mean, var, total
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the micro-batches of all processes, which may differ in size; on GPUs and on processors.
+
+    All processes call it equally often (give one that has no clips a stand-in, see ``standing_in``). In eval mode and
+    without other processes it is a plain batch norm. Statistics are float32 under autocast.
+    (torch.nn.SyncBatchNorm does the same on GPUs only.)
+    """
+
+    counted = True  # False: this process's micro-batch is a stand-in and has no part in the statistics
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) floating point -> the same shape and type."""
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        self._check_input_dim(x)
+        with torch.no_grad():
+            mean, var, count = _statistics(x, self.counted)
+            self._remember(mean, var * count / (count - 1))
+        weight = self.weight if self.affine else torch.ones_like(mean)
+        bias = self.bias if self.affine else torch.zeros_like(mean)
+        share = 1 / count if self.counted else torch.zeros_like(count)
+        y: Tensor = _Normalise.apply(x, weight, bias, mean, (var + self.eps).rsqrt(), share)
+        return y
+
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), momentum)
+
+
+def synchronise_batch_norms(model: nn.Module) -> None:
+    """Make the batch norms that learn (in training mode, with parameters that move) ``SyncedBatchNorm2d``, in place.
+
+    Parameters, buffers, hooks and names stay. Call it after ``freeze_batch_norms`` and before ``Group.wrap``.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4).eval())
+        >>> synchronise_batch_norms(model)
+        >>> [type(module).__name__ for module in model]
+        ['SyncedBatchNorm2d', 'BatchNorm2d']
+    """
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d and module.training and any(p.requires_grad for p in module.parameters()):
+            module.__class__ = SyncedBatchNorm2d  # it adds nothing to the state
+
+
+@contextmanager
+def standing_in(model: nn.Module) -> Iterator[None]:
+    """While it is entered, what goes through ``model`` here has no part in the statistics of its synchronised norms.
+
+    For a process that has no clips of its own in a micro-step and computes one with weight 0, because the others wait.
+    """
+    norms = [module for module in model.modules() if isinstance(module, SyncedBatchNorm2d)]
+    for norm in norms:
+        norm.counted = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.counted  # of the class again

@@ -1,0 +1,52 @@
+"""A signal that asks a run to end: the step in hand is finished and kept first."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interrupted(Exception):  # noqa: N818 (it is no error)
+    """A run was asked to end and has kept where it is.
+
+    Args:
+        signal: the number of the signal: SIGINT of Ctrl-C, SIGTERM of a cluster that wants its machine back.
+        text: one line: what is kept, and how to go on.
+    """
+
+    def __init__(self, signal: int, text: str) -> None:
+        super().__init__(text)
+        self.signal = signal
+        self.text = text
+
+
+class StopSignals:
+    """While it is entered, the first SIGINT or SIGTERM is noted in ``pending``; a second one raises KeyboardInterrupt.
+
+    In a thread other than the main one Python has no say over signals, and nothing is noted.
+
+    Example:
+        >>> with StopSignals() as signals:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     signals.pending == signal.SIGTERM
+        True
+    """
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = number

@@ -1,0 +1,382 @@
+"""One run, from its first step or from a checkpoint to its test: epochs, validation, checkpoints, reports."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pseudo3d.data.annotations import SampleList
+from pseudo3d.data.dataset import ClipBatch, TrainingClips, check_bad, label_sets, load, make_loader
+from pseudo3d.data.sampler import StepSampler
+from pseudo3d.errors import Pseudo3dError, first_few
+from pseudo3d.evaluation.protocols import HitCounts, count_hits
+from pseudo3d.files import sha256_of
+from pseudo3d.inference import ClipRunner, fold_batch_norms, is_finite, to_input
+from pseudo3d.models import VideoModel
+from pseudo3d.training.cards import run_card, write_card
+from pseudo3d.training.checkpoint import Checkpoints, RunState
+from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.distributed import SINGLE, Group
+from pseudo3d.training.progress import TrainingProgress
+from pseudo3d.training.record import Record, Report
+from pseudo3d.training.sides import Sides
+from pseudo3d.training.sinks import Sink
+from pseudo3d.training.step import NotFiniteError, Stepper
+from pseudo3d.training.stopping import Interrupted, StopSignals
+from pseudo3d.video.index import IndexCache
+from pseudo3d.visualize.frames import undo_preprocessing
+from pseudo3d.weights import from_pretrained
+from pseudo3d.weights.pretrained import WEIGHTS_NAME
+
+_log = logging.getLogger("pseudo3d")
+
+SCALARS_EVERY = 10  # steps between two points of a curve in TensorBoard
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Args:
+        run: its folder.
+        checkpoint: the pretrained folder that was tested.
+        test: clip hit@1, video hit@1 and, from six classes on, video hit@5 on the test videos, 0..1.
+        seconds: of training and validation.
+    """
+
+    run: Path
+    checkpoint: Path
+    test: dict[str, float]
+    seconds: float
+
+
+class Trainer:
+    """A network, its optimizer and its data, and how far they are.
+
+    Args:
+        model: trained in place.
+        sides: the videos.
+        config: the recipe; model and resize are set.
+        out: the run's folder, which exists when ``run`` is called.
+        cache: of the videos' indices.
+        group: the processes that share the run; the first one writes.
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        sides: Sides,
+        config: TrainConfig,
+        out: Path,
+        *,
+        cache: IndexCache | None = None,
+        group: Group = SINGLE,
+    ) -> None:
+        self.config, self.sides, self.out, self.group = config, sides, out, group
+        self.state = RunState()
+        self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
+        self.sinks: list[Sink] = []
+        self.signals = StopSignals()
+        self.sampler = StepSampler(
+            len(sides.train),
+            config.batch_size,
+            seed=config.seed,
+            rank=group.rank,
+            world_size=group.size,
+            drop_single=config.batch_size > 1,  # a last batch of one clip has no batch statistics
+        )
+        self.steps_per_epoch = self.sampler.steps_per_epoch
+        steps = self.steps_per_epoch * config.epochs if config.iterations is None else config.iterations
+        self.steps, self.epochs = steps, math.ceil(steps / self.steps_per_epoch)
+        warmup = min(round(config.optim.warmup_epochs * self.steps_per_epoch), steps // 2)
+        truth = label_sets(sides.train)
+        weights = balanced_weights(truth) if config.class_weights == "balanced" else None
+        self.stepper = Stepper(model, config, steps=steps, warmup=warmup, class_weights=weights, group=group)
+        self.workers = config.workers if config.workers is not None else _default_workers(group.size)
+        dataset = TrainingClips(sides.train, model.preprocessing, config.augment, seed=config.seed, index=cache)
+        self.loader = make_loader(
+            dataset, self.sampler, workers=self.workers, pin_memory=self.stepper.device.type == "cuda"
+        )
+
+    @property
+    def model(self) -> VideoModel:
+        """The network that is trained."""
+        return self.stepper.model
+
+    @property
+    def belongs(self) -> str:
+        """What may not change within a run, as JSON: the recipe's numbers and the videos of each side."""
+        free = ("workers", "checkpoint_every", "keep_last", "license", "max_bad", "skip_bad")
+        recipe = {key: value for key, value in json.loads(self.config.to_json()).items() if key not in free}
+        optim, augment = recipe.pop("optim"), recipe.pop("augment")
+        recipe |= {f"optim.{key}": value for key, value in optim.items()}
+        recipe |= {f"augment.{key}": value for key, value in augment.items()}
+        return json.dumps(recipe | {f"{name} videos": _digest(side) for name, side in self.sides.named()})
+
+    def run(self, progress: TrainingProgress) -> TrainResult:
+        """What is left of the run, then the test with the best epoch's weights (the last one's without a validation).
+
+        Raises:
+            Pseudo3dError: the loss is no longer finite, or too many videos are bad; the last checkpoint is kept.
+            Interrupted: a signal asked for the end, and where the run is has been kept.
+        """
+        self.record = Record(self.out, self.state.reports)
+        with self.signals:
+            if self._unreported():
+                self._end_epoch(progress)
+            self.sampler.start, self.sampler.stop = self.state.step, self.steps
+            with contextlib.closing(load(self.loader)) as batches:
+                for batch, waited in _timed(batches):
+                    self._train(batch, waited, progress)
+                    if self._unreported():
+                        self._end_epoch(progress)
+                    elif self.config.checkpoint_every and self.state.step % self.config.checkpoint_every == 0:
+                        self._save()
+                    self._stop_if_asked()
+            return self._test(progress)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step done, from 1."""
+        return max(1, math.ceil(self.state.step / self.steps_per_epoch))
+
+    def _unreported(self) -> bool:
+        """Whether an epoch is over and its report has not been written."""
+        step = self.state.step
+        return (step % self.steps_per_epoch == 0 or step == self.steps) and len(self.state.reports) < math.ceil(
+            step / self.steps_per_epoch
+        )
+
+    def _train(self, batch: ClipBatch, waited: float, progress: TrainingProgress) -> None:
+        """One step, and what is told of it."""
+        started, state = time.perf_counter(), self.state
+        if state.step % self.steps_per_epoch == 0:
+            state.loss, state.hits, state.clips, state.seconds, state.waited = 0.0, 0, 0, 0.0, 0.0
+            self.stepper.train_mode()
+            self._show_clip(batch)
+        keys = self.sampler.keys(state.step)
+        lr = self.stepper.lr(state.step)
+        self._note_bad(batch)
+        try:
+            done = self.stepper.step(batch, state.step, len(keys))
+        except NotFiniteError as error:
+            names = [self.sides.train.samples[key.video].path for key in keys]
+            place = f"in step {state.step + 1} (epoch {keys[0].epoch}) at learning rate {lr:.2g}, with the videos "
+            raise self._diverged(f"{error} {place}{first_few(names)}") from error
+        loss, hits, clips = self.group.total([done.loss, done.hits, done.clips])
+        state.step += 1
+        state.loss, state.hits, state.clips = state.loss + loss, state.hits + int(hits), state.clips + int(clips)
+        seconds = time.perf_counter() - started + waited
+        state.seconds, state.waited = state.seconds + seconds, state.waited + waited
+        state.total_seconds += seconds
+        mean, waiting, speed = state.loss / state.clips, state.waited / state.seconds, state.clips / state.seconds
+        memory = _memory_in_use(self.stepper.device)
+        progress.stepped(self.epoch, mean, lr, clips_per_s=speed, waiting=waiting, memory=memory)
+        if state.step % SCALARS_EVERY == 0 or state.step == 1:
+            values = {"loss": loss / clips, "lr": lr, "clips/s": speed, "waiting for data": waiting, "memory": memory}
+            for sink in self.sinks:
+                sink.scalars(state.step, {f"train/{name}": value for name, value in values.items()})
+
+    def _end_epoch(self, progress: TrainingProgress) -> None:
+        """Validation, report, checkpoints; ``best`` before ``last``, which says what best is."""
+        state, epoch, started = self.state, self.epoch, time.perf_counter()
+        self._check_finite("weights")
+        report: Report = {
+            "epoch": epoch,
+            "step": state.step,
+            "lr": self.stepper.lr(state.step - 1),
+            "loss": state.loss / state.clips,
+            "train clip hit@1": state.hits / state.clips,
+            "clips/s": state.clips / state.seconds,
+            "waiting for data": state.waited / state.seconds,
+        }
+        val: dict[str, float] = {}
+        if self.sides.val is not None and (epoch % self.config.val_every == 0 or state.step == self.steps):
+            progress.scoring("validation", self._share(self.sides.val))
+            counts = self._count(self.sides.val, self.config.val_clips, progress.scored)
+            val = counts.hits()
+            report |= {f"val {name}": value for name, value in val.items()}
+            report |= {"val videos left out": len(counts.skipped)} if counts.skipped else {}
+            if counts.confusion is not None:
+                for sink in self.sinks:
+                    sink.confusion(state.step, counts.confusion, self.sides.train.class_names)
+        state.total_seconds += time.perf_counter() - started
+        state.reports.append(report)
+        for sink in self.sinks:
+            sink.scalars(state.step, {name: value for name, value in report.items() if name not in ("epoch", "step")})
+        # The later of two equals has seen more; without a validation the last one counts.
+        score = val.get("video hit@1", float(epoch) if self.sides.val is None else None)
+        if score is not None and score >= state.best:
+            state.best, state.best_epoch, state.best_val = score, epoch, val
+            if self.group.is_main:
+                state.best_sha256 = self.checkpoints.save_best(self.model, self._card(epoch, val))
+        self._save(val)
+        if self.group.is_main:
+            self.record.add(report)
+        progress.ended(epoch, report["loss"], val.get("video hit@1"))
+
+    def _save(self, val: dict[str, float] | None = None) -> None:
+        """The whole state as the newest checkpoint."""
+        if self.group.is_main:
+            card = self._card(self.epoch, val)
+            self.checkpoints.save(self.model, self.stepper.optimizer, self.state, self.belongs, card)
+
+    def resume(self, folder: Path) -> None:
+        """Go on from a checkpoint of this run (``Checkpoints.load`` says what is refused)."""
+        self.state = self.checkpoints.load(folder, self.model, self.stepper.optimizer, self.belongs)
+        weights = self.checkpoints.best / WEIGHTS_NAME
+        if self.state.best_epoch and (not weights.exists() or sha256_of(weights) != self.state.best_sha256):
+            self.state.best = -1.0  # it is of a step that is done again, or gone: the next epoch is the best so far
+
+    def _test(self, progress: TrainingProgress) -> TrainResult:
+        """The best epoch's weights on the test videos."""
+        self.group.barrier()  # the first process has written them
+        best = self.checkpoints.best
+        progress.scoring("testing", self._share(self.sides.test))
+        self.stepper.model = from_pretrained(best).to(self.stepper.device)
+        counts = self._count(self.sides.test, self.config.test_clips, progress.scored)
+        test, state = counts.hits(), self.state
+        line: Report = {"test": test, "clips": self.config.test_clips, "seconds": round(state.total_seconds, 1)}
+        line |= {"videos left out": list(counts.skipped)} if counts.skipped else {}
+        if self.group.is_main:
+            self.record.add(line)
+            write_card(self.model, best, self._card(state.best_epoch, state.best_val, test))
+            for sink in self.sinks:
+                sink.scalars(state.step, {f"test {name}": value for name, value in test.items()})
+        self.group.barrier()
+        return TrainResult(self.out, best, test, state.total_seconds)
+
+    def _count(self, samples: SampleList, clips: int, on_video: Callable[[], None]) -> HitCounts:
+        """Hits by the paper's protocol with so many clips a video; each process scores its part of the videos."""
+        self._check_finite("weights")
+        runner = ClipRunner(self.model, device=str(self.stepper.device), dtype=self.config.dtype)
+
+        def scored() -> None:
+            on_video()
+            if self.group.size == 1:
+                self._stop_if_asked()
+
+        counts = count_hits(
+            runner,
+            samples,
+            clips=clips,
+            on_video=scored,
+            skip_bad=self.config.skip_bad,
+            workers=self.workers,
+            part=(self.group.rank, self.group.size),
+        )
+        first, *others = self.group.gather(counts)
+        return sum(others, start=first)
+
+    def _share(self, side: SampleList) -> int:
+        """How many of its videos the first process scores."""
+        return -(-len(side) // self.group.size)
+
+    def _check_finite(self, what: str) -> None:
+        if not is_finite(fold_batch_norms(self.model)):
+            raise self._diverged(f"the network's {what} are no longer finite after step {self.state.step}")
+
+    def _stop_if_asked(self) -> None:
+        """End the run with a checkpoint when a signal has come to any of its processes."""
+        pending = int(max(self.group.gather(self.signals.pending))) if self.group.size > 1 else self.signals.pending
+        if not pending:
+            return
+        self._save()
+        name = signal.Signals(pending).name
+        raise Interrupted(
+            pending,
+            f"{name}: stopped at step {self.state.step} of {self.steps}, which is kept in {self.checkpoints.last}; "
+            "go on with the same command and --resume auto",
+        )
+
+    def _note_bad(self, batch: ClipBatch) -> None:
+        """Count and name the videos that were replaced by others in this step, on any process."""
+        bad = batch.bad
+        if self.group.any(bool(bad)):
+            bad = [each for part in self.group.gather(bad) for each in part]
+        for video, reason in bad:
+            if video not in self.state.bad:
+                self.state.bad[video] = reason
+                check_bad(self.state.bad, self.sides.train, self.config.max_bad)
+                if self.group.is_main:
+                    _log.warning("%s (another video took its place)", reason)
+
+    def _show_clip(self, batch: ClipBatch) -> None:
+        """The first clip of the epoch, as the network sees it."""
+        if self.sinks:
+            p = self.model.preprocessing
+            mean, windows = self.model.mean_volume, batch.windows[:1]
+            inputs = to_input(batch.frames[:1].to(self.stepper.device), p, mean, windows)
+            frames = undo_preprocessing(inputs, p, mean, windows)[0]
+            for sink in self.sinks:
+                sink.clip(self.state.step + 1, "clip", frames)
+
+    def _card(self, epoch: int, val: dict[str, float] | None = None, test: dict[str, float] | None = None) -> Any:
+        return run_card(self.config, self.sides, epoch=epoch, val=val, test=test)
+
+    def _diverged(self, what: str) -> Pseudo3dError:
+        last = self.checkpoints.last
+        kept = f" (the last weights that were kept are in {last})" if last.exists() else ""
+        return Pseudo3dError(f"{what}; lower --optim.lr{kept}")
+
+
+def balanced_weights(truth: np.ndarray) -> np.ndarray:
+    """Weights that give every class the same share of the loss, float64 (classes,), of mean 1 over the clips.
+
+    Args:
+        truth: bool (videos, classes); every class has a video.
+
+    Example:
+        >>> balanced_weights(np.array([[True, False], [True, False], [False, True], [True, False]]))
+        array([0.66666667, 2.        ])
+    """
+    shares = (truth / truth.sum(1, keepdims=True)).sum(0)
+    return shares.sum() / (len(shares) * shares)
+
+
+def _digest(side: SampleList) -> str:
+    """Which videos with which labels a side has, in order: eight hexadecimal digits."""
+    text = json.dumps([(sample.path, sample.labels, sample.group) for sample in side.samples])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _timed(batches: Iterator[ClipBatch]) -> Iterator[tuple[ClipBatch, float]]:
+    """Each batch with the seconds that were spent waiting for it."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _memory_in_use(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, else of this process in the system's memory (its peak where only that is known)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _default_workers(processes: int) -> int:
+    """On two processors decoding beside the network only takes turns with it."""
+    cpus = (os.cpu_count() or 1) // processes
+    return 0 if cpus <= 2 else min(8, cpus - 1)

@@ -1,0 +1,151 @@
+"""One of several processes: computes what the tests of training.distributed compare, and saves it.
+
+    ddp_worker.py FOLDER compute|kill|join
+
+"kill": after computing, the last process is killed and the others save what they are told. "join": only meet.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pseudo3d import create_model
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.models.interface import filters_to_channels_last
+from pseudo3d.training import distributed
+from pseudo3d.training.distributed import SyncedBatchNorm2d, open_group, standing_in, synchronise_batch_norms
+from pseudo3d.training.optim import freeze_batch_norms
+
+CLASSES = 3
+NORM_SIZES = {2: (5, 2), 3: (4, 1, 2), 4: (1, 2, 3, 1)}  # clips of each process
+NORM_CASES = ("float64", "float32", "bfloat16", "average", "stand-in", "eval")
+
+
+def clips_and_labels(count):
+    generator = torch.Generator().manual_seed(1)
+    clips = torch.randn(count, 3, 16, 32, 32, generator=generator)
+    return clips, torch.arange(count) % CLASSES
+
+
+def network(*, live_first=False):
+    """A small P3D without dropout whose batch norms are frozen, the first one perhaps not."""
+    torch.manual_seed(0)
+    model = create_model("p3d_resnet14", num_classes=CLASSES, dropout=0.0).train()
+    filters_to_channels_last(model)
+    freeze_batch_norms(model)
+    if not live_first:
+        model.stem.bn_conv1.eval().requires_grad_(False)
+    return model
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def shared_gradients(group, count):
+    """Of the mean loss over ``count`` clips, of which this process has its share, two at a time."""
+    model = network()
+    wrapped = group.wrap(model)
+    clips, labels = clips_and_labels(count)
+    clips, labels = clips[group.rank :: group.size], labels[group.rank :: group.size]
+    weight = 1 / count
+    if not len(clips):  # a stand-in
+        clips, labels, weight = *clips_and_labels(1), 0.0
+    starts = range(0, len(clips), 2)
+    for start in starts:
+        wrapped.require_backward_grad_sync = start == starts[-1]
+        logits = wrapped(clips[start : start + 2])
+        loss = weight * F.cross_entropy(logits, labels[start : start + 2], reduction="sum")
+        (group.size * loss).backward()
+    return gradients(model)
+
+
+def synced_gradients(group, count):
+    """Of a network whose first batch norm is live and looks at all processes' clips."""
+    model = network(live_first=True)
+    names = list(model.state_dict())
+    synchronise_batch_norms(model)
+    assert list(model.state_dict()) == names
+    wrapped = group.wrap(model)
+    clips, labels = clips_and_labels(count)
+    logits = wrapped(clips[group.rank :: group.size])
+    (group.size * F.cross_entropy(logits, labels[group.rank :: group.size], reduction="sum") / count).backward()
+    return {**gradients(model), "running_var": model.stem.bn_conv1.running_var}
+
+
+def norm_and_input(case, clips):
+    """A batch norm with some history, its input for all processes, and the weights of a loss over its output."""
+    dtype = torch.float32 if case in ("float32", "bfloat16") else torch.float64
+    generator = torch.Generator().manual_seed(2)
+    x = 3 + 2 * torch.randn(clips, 6, 5, 4, generator=generator, dtype=torch.float64)
+    loss = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(dtype)
+    norm = nn.BatchNorm2d(6, momentum=None if case == "average" else 0.1).to(dtype)
+    with torch.no_grad():
+        for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            value.copy_(torch.rand(6, generator=generator, dtype=torch.float64) + 0.5)
+    return norm, x.to(torch.bfloat16 if case == "bfloat16" else dtype), loss
+
+
+def run_norm(norm, x, loss, bfloat16=False):
+    """Two steps; the second one's output and gradients, and the state that is left."""
+    for _ in range(2):
+        norm.zero_grad()
+        x = x.detach().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = norm(x)
+        (y * loss).sum().backward()
+    grads = {"grad_x": x.grad, "grad_weight": norm.weight.grad, "grad_bias": norm.bias.grad}
+    return {"y": y.detach(), **grads, **norm.state_dict()}
+
+
+def shared_norm(group, case):
+    sizes = NORM_SIZES[group.size]
+    norm, x, loss = norm_and_input(case, sum(sizes))
+    synchronise_batch_norms(norm)
+    assert type(norm) is SyncedBatchNorm2d
+    norm.train(case != "eval")
+    x, loss = x.split(sizes)[group.rank], loss.split(sizes)[group.rank]
+    if case == "stand-in" and group.rank == group.size - 1:
+        with standing_in(norm):
+            return run_norm(norm, x, 0 * loss)
+    return run_norm(norm, x, loss, case == "bfloat16")
+
+
+def compute(group):
+    return {
+        "group": (group.rank, group.size, group.device, group.is_main),
+        "total": group.total([group.rank + 1, 0.1]),
+        "any": (group.any(group.rank == 1), group.any(False)),
+        "gather": group.gather({"rank": group.rank}),
+        "gradients": {count: shared_gradients(group, count) for count in (7, group.size - 1)},
+        "synced gradients": synced_gradients(group, 7),
+        "norms": {case: shared_norm(group, case) for case in NORM_CASES},
+    }
+
+
+def main(folder, mode):
+    rank = int(os.environ["RANK"])
+    distributed._let_others_speak = lambda seconds: None  # nobody is there to end this process
+    told = {}
+    try:
+        with open_group("cpu") as group:
+            if mode != "join":
+                told = compute(group)
+            group.barrier()
+            if mode == "kill" and rank == group.size - 1:
+                torch.save(told, folder / f"{rank}.pt")
+                os.kill(os.getpid(), signal.SIGKILL)
+            told["end"] = group.total([1])
+    except Pseudo3dError as error:
+        told["error"] = str(error)
+    told["open"] = torch.distributed.is_initialized()
+    torch.save(told, folder / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,94 @@
+"""Whole runs on several processes (gloo, on processors), started as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import SMALL
+
+from pseudo3d import from_pretrained
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
+def train_args(data, out, *more):
+    return ["-m", "pseudo3d.cli", "train", "--data", str(data), "--out", str(out), *SMALL, *more]
+
+
+def reports(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_run_of_several_processes(two_classes, tmp_path, processes):
+    """One writer, every video scored once, and the same loss in the first step as one process has."""
+    split = ("--val-fraction", "0.3", "--epochs", "2", "--optim.lr", "1e-4")
+    command = [*TORCHRUN, f"--nproc-per-node={processes}", *train_args(two_classes, tmp_path / "run", *split)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trained in") == 1
+    alone = subprocess.run(
+        [sys.executable, *train_args(two_classes, tmp_path / "alone", *split)],
+        env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    lines, of_one = reports(tmp_path / "run"), reports(tmp_path / "alone")
+    assert [line.get("step") for line in lines] == [line.get("step") for line in of_one]
+    assert (tmp_path / "run" / "split.csv").read_text() == (tmp_path / "alone" / "split.csv").read_text()
+    # the batch norms learn from their own process's clips, so the numbers are near and not the same
+    assert lines[0]["loss"] == pytest.approx(of_one[0]["loss"], rel=0.5)
+    from_pretrained(tmp_path / "run" / "checkpoints" / "best")
+
+
+def workers_of(launcher):
+    """The training processes below torchrun, by process id."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == launcher and b"pseudo3d.cli" in words:
+            found.append(int(process.name))
+    return sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(two_classes, tmp_path):
+    """torchrun starts all of them again, and --resume auto goes on."""
+    out = tmp_path / "run"
+    command = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=3"]
+    command += train_args(two_classes, out, "--epochs", "60", "--resume", "auto")
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / "checkpoints" / "last").exists():
+        time.sleep(0.02)
+    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr[-3000:]
+    assert "going on from step" in stderr
+    assert [line["epoch"] for line in reports(out)[:-1]] == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_keeps_where_the_run_is(two_classes, tmp_path):
+    """A cluster that wants its machine back: torchrun passes the signal on, the run goes on later."""
+    out = tmp_path / "run"
+    command = [*TORCHRUN, "--nproc-per-node=2", *train_args(two_classes, out, "--epochs", "500")]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / "checkpoints" / "last").exists():
+        time.sleep(0.02)
+    for worker in workers_of(process.pid):
+        os.kill(worker, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert "SIGTERM: stopped at step" in stderr
+    state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())["state"]
+    assert f"stopped at step {state['step']} of" in stderr
