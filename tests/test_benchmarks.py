@@ -90,3 +90,33 @@ def test_without_a_gpu_nothing_is_measured(run, capsys):
     assert "| graph bfloat16 | not measured |" in text
     assert "batch 256" in text
     assert results["matmul FLOP/s"] is None
+
+
+@pytest.mark.slow
+def test_training(run, capsys):
+    text, results = run("training", "--quick", "--checkpoint-activations")
+    sides = results["networks"]["p3d_resnet14"]
+    assert set(sides) == {"ours bfloat16 kept recomputed", "ours bfloat16 kept", "conv3d float32"}
+    assert all(each["clips/s"] > 0 and each["peak MB"] > 0 for each in sides.values())
+    assert "## p3d_resnet14" in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_precision(run, capsys, tmp_path):
+    text, results = run("precision", "--quick", "--image", str(tmp_path / "curves"))
+    assert (tmp_path / "curves.svg").exists()
+    assert len(results["runs"]["bfloat16"]["0"]["losses"]) == 2
+    assert "between precisions of one seed" in text
+
+
+@pytest.mark.slow
+def test_loading(run, two_classes, capsys):
+    text, results = run(
+        "loading", "--data", str(two_classes), "--videos", "4", "--workers", "1", "--batch", "2", "--seconds", "0",
+        "--rounds", "1", "--epochs", "2",
+    )  # fmt: skip
+    assert "| workers: 1 |" in text
+    assert all(rate > 0 for rates in results["clips/s"].values() for rate in rates)
+    assert results["facts"]["frames decoded for a clip"] == 16
+    assert len(results["MiB after each epoch"]) in (0, 2)

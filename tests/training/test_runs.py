@@ -173,7 +173,7 @@ def test_a_bad_training_video_is_replaced_and_named(tmp_path, caplog, workers):
     result = train(samples, config, tmp_path / "run", quiet=True)
     assert caplog.text.count("bad.mp4") == 1
     assert json.loads((result.run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
-    with pytest.raises(Pseudo3dError, match=r"1 of 7 training videos .*bad\.mp4.*--max-bad"):
+    with pytest.raises(Pseudo3dError, match=r"1 of 7 training videos .*--max-bad.*bad\.mp4"):
         train(samples, replace(config, max_bad=0.1), tmp_path / "other", quiet=True)
     assert names(tmp_path) == ["data", "run"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tiny import names, small_config
 
-from pseudo3d import create_model, from_pretrained
+from pseudo3d import create_model, from_pretrained, save_pretrained
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.training.cards import run_card, write_card
 from pseudo3d.training.sides import Sides

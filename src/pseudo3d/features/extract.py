@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pseudo3d import __version__
-from pseudo3d.data.annotations import SampleList
+from pseudo3d.data.annotations import SampleList, label_text
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.features.committed import json_types
 from pseudo3d.features.distributed import ClusterEncoder, Result, connected
@@ -262,7 +262,7 @@ class _Run:
             facts.num_frames,
             facts.fps,
             facts.undecodable_packets,
-            sample.label,
+            label_text(sample),
             sample.split,
             sample.group,
             source=source,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pseudo3d.data.annotations import Sample, SampleList
+from pseudo3d.data.annotations import Sample, SampleList, label_text
 from pseudo3d.features.folders import Location
 from pseudo3d.features.store import Described, Failure, FeatureStore, SourceFile
 from pseudo3d.files import sha256_of
@@ -82,7 +82,7 @@ def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, 
             if _same_file(path, known.sources[sample.path]):
                 unchanged += 1
                 before = known.described[sample.path]
-                described = before.changed(Described(sample.label, sample.split, sample.group))
+                described = before.changed(Described(label_text(sample), sample.split, sample.group))
                 if described != before:
                     redescribed[sample.path] = described
                 continue

@@ -1,5 +1,6 @@
 """Before a run costs hours: whether its steps fit into memory, and what one step is like (``p3d train --dry-run``)."""
 
+import os
 import tempfile
 import time
 from contextlib import closing
@@ -19,6 +20,9 @@ from pseudo3d.video.transforms import center_window
 
 if TYPE_CHECKING:
     from pseudo3d.training.trainer import Trainer
+
+
+SHORT = 20.0  # seconds of a step after which a dry run does not do another one
 
 
 def check_room(trainer: "Trainer") -> int:
@@ -42,7 +46,10 @@ def check_room(trainer: "Trainer") -> int:
         return stepper.loss(_blank(trainer, count), stepper.model)[0]
 
     need = measure_need(stepper.model, loss_of, clips=smallest, optimizer=config.optim.name)
-    check_memory(need, clips, available_memory(stepper.device), smallest=smallest)
+    available = available_memory(stepper.device)
+    if available is not None and stepper.device.type == "cpu":
+        available //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of a group that share this machine
+    check_memory(need, clips, available, smallest=smallest)
     return need.of(clips)
 
 
@@ -73,7 +80,12 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
         part = part_of(batch, slice(0, size))
         started = time.perf_counter()
         result = stepper.step(part, 0)
-        seconds = (time.perf_counter() - started) * len(batch.targets) / len(part.targets)
+        first = time.perf_counter() - started
+        if first < SHORT:  # the first step is slower than those that follow: memory is new, kernels are being made
+            started = time.perf_counter()
+            stepper.step(part, 1)
+            first = time.perf_counter() - started
+        seconds = first * len(batch.targets) / len(part.targets)
     p, sides, parts = trainer.model.preprocessing, trainer.sides, -(-len(batch.targets) // size)
     free = available_memory(stepper.device)
     total = trainer.steps * max(seconds, loading if trainer.workers else seconds + loading)
@@ -88,8 +100,7 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
         f"memory for a step: about {check_room(trainer) / 2**30:.1f} GiB"
         + (f", {free / 2**30:.1f} GiB are free" if free is not None else ""),
         f"time: {loading:.1f} s to load the batch with the start of the loader, {seconds:.1f} s for the step",
-        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(total)}, without validation and "
-        "test; the first step is the slowest, so likely less",
+        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(total)}; validation and test are extra",
     ]
     return "\n".join(lines)
 

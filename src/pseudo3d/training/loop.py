@@ -69,6 +69,7 @@ def train(
     keep_memory()
     with open_group(config.device) as group:
         folder = _checkpoint_to_resume(out, resume)
+        group.barrier()  # all have looked before the first one makes the folder
         trainer = make_trainer(samples, config, out, group)
         with ExitStack() as stack:
             if group.is_main:

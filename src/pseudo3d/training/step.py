@@ -90,6 +90,8 @@ class Stepper:
         self.class_weights = None
         if class_weights is not None:
             self.class_weights = torch.as_tensor(class_weights, dtype=torch.float32, device=self.device)
+        if config.compile and config.sync_bn:
+            raise Pseudo3dError("--compile cannot be combined with --sync-bn: leave one of them out")
         if config.compile:
             model.compile()
         self.wrapped = group.wrap(self.model)

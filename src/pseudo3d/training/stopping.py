@@ -10,7 +10,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
     Args:
         signal: the number of the signal: SIGINT of Ctrl-C, SIGTERM of a cluster that wants its machine back.
-        text: one line: what is kept, and how to go on.
+        text: one line: what is kept, and how to go on; "" in a process that leaves the word to another.
     """
 
     def __init__(self, signal: int, text: str) -> None:
@@ -20,7 +20,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 
 class StopSignals:
-    """While it is entered, the first SIGINT or SIGTERM is noted in ``pending``; a second one raises KeyboardInterrupt.
+    """While it is entered, the first SIGINT or SIGTERM is noted in ``pending``; a second Ctrl-C ends what is running.
 
     In a thread other than the main one Python has no say over signals, and nothing is noted.
 
@@ -47,6 +47,6 @@ class StopSignals:
         self._before.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = number
+        if self.pending and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a cluster may send SIGTERM twice; a person who insists means it
+        self.pending = self.pending or number

@@ -294,12 +294,11 @@ class Trainer:
         if not pending:
             return
         self._save()
-        name = signal.Signals(pending).name
-        raise Interrupted(
-            pending,
-            f"{name}: stopped at step {self.state.step} of {self.steps}, which is kept in {self.checkpoints.last}; "
-            "go on with the same command and --resume auto",
+        text = (
+            f"{signal.Signals(pending).name}: stopped at step {self.state.step} of {self.steps}, which is kept in "
+            f"{self.checkpoints.last}; go on with the same command and --resume auto"
         )
+        raise Interrupted(pending, text if self.group.is_main else "")
 
     def _note_bad(self, batch: ClipBatch) -> None:
         """Count and name the videos that were replaced by others in this step, on any process."""
