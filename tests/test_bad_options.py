@@ -133,9 +133,9 @@ def test_out_holds_something_else(two_classes, weights, trained, store, tmp_path
     train = ("train", "--data", two_classes, *SMALL, "--out")
     extract = ("extract", two_classes, "--weights", weights, *QUICK, "--out")
     line = mistake(capsys, *train, trained)
-    assert (
-        line
-        == f"p3d train: {trained}: holds a training run already; go on with it by --resume auto, or choose another folder for --out or remove it"
+    assert line == (
+        f"p3d train: {trained}: holds a training run already; go on with it by --resume auto, or choose another folder "
+        "for --out or remove it"
     )
     other = tmp_path / "other"
     other.mkdir()

@@ -202,5 +202,19 @@ def _notes_on_stderr() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def _end_process(code: int) -> None:
+    """End with this exit code, whatever the threads of torch.distributed do.
+
+    Of the processes that torchrun starts, one in some dozens on a busy machine aborts while the interpreter is taken
+    down ("terminate called without an active exception"), after all is written: a thread of gloo is still there.
+    torchrun would take that for a failed run.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end_process(main())

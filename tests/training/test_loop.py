@@ -13,7 +13,7 @@ from tiny import SMALL, p3d, small_config, write_two_classes
 from torch.nn.functional import cross_entropy
 
 import pseudo3d.training.build as build
-from pseudo3d import create_model, from_pretrained, load_model
+from pseudo3d import Pseudo3dError, create_model, from_pretrained, load_model
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.dataset import ClipBatch, load
 from pseudo3d.preprocessing import Preprocessing
@@ -334,6 +334,12 @@ def test_a_step_that_is_not_finite_moves_nothing(samples, tmp_path, where):
     with pytest.raises(NotFiniteError, match=f"the {where} became (nan|infinite)"):
         trainer.stepper.step(batch(4), 0)
     assert all(torch.equal(p, b) for p, b in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_a_lone_clip_has_no_statistics(samples, tmp_path):
+    trainer = make_trainer(samples, tmp_path, small_config())
+    with pytest.raises(Pseudo3dError, match=r"got one clip alone, .*: use a larger --batch-size"):
+        trainer.stepper.step(batch(1), 0)
 
 
 def test_recomputing_activations_changes_no_step(samples, tmp_path):

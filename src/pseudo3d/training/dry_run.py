@@ -100,7 +100,7 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
         f"memory for a step: about {check_room(trainer) / 2**30:.1f} GiB"
         + (f", {free / 2**30:.1f} GiB are free" if free is not None else ""),
         f"time: {loading:.1f} s to load the batch with the start of the loader, {seconds:.1f} s for the step",
-        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(total)}; validation and test are extra",
+        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(total)} beside validation and test",
     ]
     return "\n".join(lines)
 

@@ -165,7 +165,7 @@ class Stepper:
         targets = batch.targets.to(self.device, non_blocking=True)
         counted = batch.counted.to(self.device, non_blocking=True)
         inputs = to_input(frames, self.model.preprocessing, self.model.mean_volume, batch.windows)
-        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32), _lone_clips_explained():
             logits = (network or self.wrapped)(inputs)
         losses = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self.config.label_smoothing)
         if self.class_weights is not None:
@@ -201,6 +201,20 @@ def part_of(batch: ClipBatch, part: slice) -> ClipBatch:
         windows=batch.windows[part],
         videos=batch.videos[part],
     )
+
+
+@contextlib.contextmanager
+def _lone_clips_explained() -> Iterator[None]:
+    """What torch says of a batch norm that has nothing to learn from, in the words of the options."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise Pseudo3dError(
+            "a batch norm that learns got one clip alone, of a single pixel there: use a larger --batch-size, "
+            "--micro-batch or --size, fewer processes, --sync-bn or --freeze-bn"
+        ) from error
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
