@@ -30,8 +30,8 @@ ROLES = {
         "        group.barrier()\n"
         f"        raise Pseudo3dError({LINE!r})\n"
         "except Pseudo3dError as error:\n"
-        "    print(error, file=sys.stderr)\n"
-        "    sys.exit(2)"
+        "    print(error, file=sys.stderr, flush=True)\n"
+        "    os._exit(2)"  # see cli._end_process
     ),
 }
 

@@ -149,3 +149,4 @@ def main(folder, mode):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    os._exit(0)  # see cli._end_process
