@@ -77,6 +77,7 @@ def train(
             group.barrier()  # the folder is there, and it is this run's
             if folder is not None:
                 trainer.resume(folder)
+                group.barrier()  # all have read it before the first one writes another
                 _say(group, f"going on from step {trainer.state.step} of {trainer.steps} ({folder})")
             elif group.is_main:
                 files.write_text(out / "config.json", trainer.config.to_json())
