@@ -137,9 +137,19 @@ def test_gpus_start_processes(calls, two_classes, tmp_path, form):
     assert calls == {"launch": (2, args)}
 
 
+def test_the_device_of_a_config_counts(calls, two_classes, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(replace(get_recipe("scratch"), device="cpu").to_json())
+    args = [str(path), "--data", str(two_classes), "--out", str(tmp_path / "run")]
+    assert p3d_train(*args, "--gpus", 2) == 3
+    assert calls == {"launch": (2, [*args, "--device", "cpu"])}
+
+
 def test_wrong_options_are_told_before_processes_start(calls, two_classes, tmp_path, capsys):
     args = ("train", "--data", two_classes, "--out", tmp_path / "run", "--gpus", 2)
     assert "--epochs must be at least 1" in mistake(capsys, *args, "--epochs", 0)
+    nowhere = ("train", "--data", tmp_path / "nothing", "--out", tmp_path / "run", "--gpus", 2)
+    assert "does not exist" in mistake(capsys, *nowhere)
     assert not calls
 
 

@@ -97,9 +97,7 @@ def run(args: Sequence[str]) -> int:
         if dry_run:
             return _dry_run(data, groups, config)
         if gpus is not None and "WORLD_SIZE" not in os.environ:  # which torchrun sets
-            from pseudo3d.commands.launch import launch
-
-            return launch(gpus, _without_gpus(args))
+            return _launch(gpus, args, data, groups, config)
         said = _said(named, start, config, out)
         return _train(data, out, groups, config, said, resume=resume, tensorboard=tensorboard, wandb=wandb)
 
@@ -169,6 +167,18 @@ def _config(start: "TrainConfig", options: Any) -> "TrainConfig":
         section = getattr(options, group)
         values |= {name: getattr(section, name) for name in names} if names else {group: section}
     return replace(start, **values)
+
+
+def _launch(gpus: int, args: Sequence[str], data: Path, groups: Path | None, config: "TrainConfig") -> int:
+    """The same command in so many processes, once the data have been read: a mistake in them is told once."""
+    from pseudo3d.commands.launch import launch
+    from pseudo3d.data.annotations import read_samples
+
+    read_samples(data, groups=groups)
+    words = _without_gpus(args)
+    if config.device == "cpu" and not any(word.split("=")[0] == "--device" for word in words):
+        words += ["--device", "cpu"]  # it stands in the recipe's config.json
+    return launch(gpus, words)
 
 
 def _without_gpus(args: Sequence[str]) -> list[str]:
