@@ -27,9 +27,9 @@ def reports(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-def test_a_run_of_several_processes(two_classes, tmp_path, processes):
+def test_a_run_of_several_processes(two_classes, weights, tmp_path, processes):
     """One writer, every video scored once; with statistics of all processes' clips the losses of one process."""
-    split = ("--val-fraction", "0.3", "--epochs", "2", "--optim.lr", "1e-4", "--sync-bn", "--dropout", "0")
+    split = ("--weights", str(weights), "--val-fraction", "0.3", "--epochs", "2", "--sync-bn", "--dropout", "0")
     command = [*TORCHRUN, f"--nproc-per-node={processes}", *train_args(two_classes, tmp_path / "run", *split)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
