@@ -187,8 +187,8 @@ def test_a_long_video_takes_no_more_memory(tmp_path, monkeypatch):
 
 
 def test_errors(video, tmp_path):
-    with pytest.raises(Pseudo3dError, match="no sampler 'random'; there are uniform, authors, sliding"):
-        get_sampler("random")
+    with pytest.raises(Pseudo3dError, match="no sampler 'middle'; there are uniform, authors, sliding, random"):
+        get_sampler("middle")
     with pytest.raises(Pseudo3dError, match="stride must be at least 1, got 0"):
         ClipPlan(SMALL, sampler="sliding", stride=0)
     with pytest.raises(Pseudo3dError, match="threads must be 0"):

@@ -343,7 +343,7 @@ def test_the_index_of_another_file_or_version_is_not_taken(video, tmp_path, made
     of_path.write_bytes(content)
     IndexCache(cache.folder).get(path)
     assert made == ["a.mp4", "b.mp4", "b.mp4"]
-    monkeypatch.setattr(index_module, "_VERSION", "another")
+    monkeypatch.setattr("pseudo3d.video.index_file._VERSION", "another")
     IndexCache(cache.folder).get(path)
     assert made == ["a.mp4", "b.mp4", "b.mp4", "b.mp4"]
 

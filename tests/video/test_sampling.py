@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.video.sampling import (
     SAMPLERS,
+    draw_of,
     sample_clips,
     sample_clips_authors,
     sample_clips_random,
@@ -102,15 +103,32 @@ def test_short_videos_are_looped_in_order():
     assert sample_clips_sliding(5, 8).tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
 
 
-def test_registry_names_deterministic_samplers_of_one_signature():
-    assert set(SAMPLERS) == {"uniform", "authors", "sliding"}
-    for name in ("uniform", "authors"):
-        assert SAMPLERS[name](100, 3, 16, 8).shape == (3, 16)
+def test_registry_names_samplers_of_one_signature():
+    assert set(SAMPLERS) == {"uniform", "authors", "sliding", "random"}
+    for name in ("uniform", "authors", "random"):
+        assert SAMPLERS[name](100, 3, 16, 8, np.random.default_rng(0)).shape == (3, 16)
+
+
+@given(FRAMES, CLIPS, st.integers(0, 9))
+def test_the_registered_random_sampler_draws_from_its_source_alone(num_frames, clips, seed):
+    indices = SAMPLERS["random"](num_frames, clips, 16, 8, np.random.default_rng(seed))
+    assert np.array_equal(indices, sample_clips_random(num_frames, clips, 16, np.random.default_rng(seed)))
+
+
+def test_the_draw_of_a_video_depends_on_seed_frames_and_name():
+    def drawn(*key):
+        return draw_of(*key).integers(0, 1 << 40)
+
+    assert drawn(1, 50, "a.mp4") == drawn(1, 50, "a.mp4")
+    assert len({drawn(1, 50, "a.mp4"), drawn(2, 50, "a.mp4"), drawn(1, 51, "a.mp4"), drawn(1, 50, "b.mp4")}) == 4
+    assert drawn(0, 5, "\udcff.mp4") != drawn(0, 5, "\ufffd.mp4")  # names need not be UTF-8
+    with pytest.raises(Pseudo3dError, match="seed of the sampler must be 0 or more, got -1"):
+        draw_of(-1, 5, "a.mp4")
 
 
 @given(FRAMES, CLIPS)
 def test_the_registered_sliding_sampler_is_c3ds_whatever_the_number_of_clips(num_frames, clips):
-    indices = SAMPLERS["sliding"](num_frames, clips, 16, 8)
+    indices = SAMPLERS["sliding"](num_frames, clips, 16, 8, np.random.default_rng(0))
     check_common(indices, num_frames, 16)
     last = max(0, num_frames - 16)
     assert indices[:, 0].tolist() == [*range(0, last, 8), last]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from pseudo3d.data.walk import find_files, relative_to
 from pseudo3d.errors import Pseudo3dError, first_few
+from pseudo3d.video.segments import file_of, split_segment
 
 # What a walk through a folder takes for a video, in any case. A list may name files of any type.
 VIDEO_EXTENSIONS = (
@@ -99,9 +100,8 @@ def class_names_of(labels: Iterable[str | None]) -> tuple[str, ...]:
         (('9', '10'), ('10', '9', 'left'))
     """
     names = {label for label in labels if label is not None}
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
+    numeric = all(name.isdecimal() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name) if numeric else (0, name)))
 
 
 def label_text(sample: Sample) -> str | None:
@@ -184,7 +184,7 @@ def parse_list(lines: Iterable[str], *, source: str = "the list") -> list[Sample
     samples = []
     for number, path, label in _two_columns(lines, "label", source):
         # "my video.mp4" with its label forgotten must not become the path "my" with the class "video.mp4".
-        if PurePosixPath(label).suffix.lower() in VIDEO_EXTENSIONS:
+        if PurePosixPath(split_segment(label)[0]).suffix.lower() in VIDEO_EXTENSIONS:
             raise Pseudo3dError(f"{source}, line {number}: '{path} {label}' has no label: write 'path label'")
         first, *more = _labels(label, f"{source}, line {number}")
         samples.append(Sample(path, first, more_labels=tuple(more)))
@@ -278,8 +278,8 @@ def parse_groups(lines: Iterable[str], *, source: str = "the groups") -> dict[st
 def assign_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> list[Sample]:
     """The samples with their groups, which replace any that they have.
 
-    A sample's group is that of its whole path as the list has it, else of its file name, else of its file name
-    without the extension. Entries that fit no sample are ignored: one file of groups may serve several lists.
+    A sample's group is that of its whole path as the list has it, else of its file name (of a segment: its file's),
+    else of that without the extension. Entries that fit no sample are ignored: one file may serve several lists.
 
     Args:
         samples: videos.
@@ -298,12 +298,12 @@ def assign_groups(samples: Iterable[Sample], groups: Mapping[str, str]) -> list[
     assigned, without = [], []
     used: dict[str, str] = {}
     for sample in samples:
-        path = PurePosixPath(sample.path)
-        key = next((key for key in (sample.path, path.name, path.stem) if key in groups), None)
+        path = PurePosixPath(split_segment(sample.path)[0])
+        key = next((key for key in (sample.path, str(path), path.name, path.stem) if key in groups), None)
         if key is None:
             without.append(sample.path)
             continue
-        if used.setdefault(key, sample.path) != sample.path:
+        if used.setdefault(key, str(path)) != str(path):
             raise Pseudo3dError(
                 f"the group of {key!r} fits both {used[key]} and {sample.path}: write their paths instead"
             )
@@ -393,7 +393,7 @@ def _check_listed(root: Path, samples: Sequence[Sample], source: str) -> None:
             how = f"as {first} and as {label}" if first != label else f"both as {first}"
             raise Pseudo3dError(f"{source} lists {sample.path} twice, {how}: keep one")
         labels[sample.path] = label
-    missing = [sample.path for sample in samples if not (root / sample.path).is_file()]
+    missing = [sample.path for sample in samples if not file_of(root / sample.path).is_file()]
     if missing:
         raise Pseudo3dError(
             f"{source} lists {len(missing)} files that do not exist ({first_few(missing)}): paths start from {root}"

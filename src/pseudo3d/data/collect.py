@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pseudo3d.data.annotations import LIST_EXTENSIONS, Sample, SampleList, assign_groups, read_groups, read_samples
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.video.segments import file_of
 
 
 def collect_samples(paths: Sequence[str | Path], *, groups: str | Path | None = None) -> SampleList:
@@ -29,7 +30,7 @@ def collect_samples(paths: Sequence[str | Path], *, groups: str | Path | None = 
     given = [Path(path) for path in paths]
     if len(given) == 1 and (given[0].is_dir() or given[0].suffix.lower() in LIST_EXTENSIONS):
         return read_samples(given[0], groups=groups)
-    missing = [path for path in given if not path.exists()]
+    missing = [path for path in given if not file_of(path).exists()]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise Pseudo3dError(f"{missing[0]} does not exist{more}: give files, a folder, or a list (.txt, .csv)")

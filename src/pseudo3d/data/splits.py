@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.errors import Pseudo3dError, first_few
+from pseudo3d.video.segments import split_segment
 
 _DRAWS = 100  # shuffles tried before giving up; the first one does unless nearly every group is needed on one side
 
@@ -83,7 +84,7 @@ def check_no_leak(
 
 
 def _group(sample: Sample) -> tuple[str, str]:
-    return ("path", sample.path) if sample.group is None else ("group", sample.group)
+    return ("path", split_segment(sample.path)[0]) if sample.group is None else ("group", sample.group)
 
 
 def _check_labels(samples: Sequence[Sample]) -> None:

@@ -24,6 +24,7 @@ from pseudo3d.features.rows import COLUMNS, Layout, SourceFile, clips_column, la
 from pseudo3d.features.sharding import SHARDS, StoreState, read_state
 from pseudo3d.features.shards import Part
 from pseudo3d.files import sha256_of
+from pseudo3d.video.segments import file_of
 
 _AGAIN = "run the same `p3d extract` again"
 
@@ -310,6 +311,7 @@ def wrong_values(table: pa.Table, layout: Layout, where: str) -> Iterator[str]:
 
 def _what_changed(path: Path, known: SourceFile) -> str | None:
     """What is not as it was with a file, and what to do; None: nothing that is known."""
+    path = file_of(path)
     try:
         size = path.stat().st_size
         if known.size is not None and size != known.size:

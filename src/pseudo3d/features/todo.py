@@ -8,6 +8,7 @@ from pseudo3d.data.annotations import Sample, SampleList, label_text
 from pseudo3d.features.folders import Location
 from pseudo3d.features.store import Described, Failure, FeatureStore, SourceFile
 from pseudo3d.files import sha256_of
+from pseudo3d.video.segments import file_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, 
 def _is_gone(path: Path) -> bool:
     """Whether a file is certainly not there: a disk that does not answer takes no rows away."""
     try:
-        path.stat()
+        file_of(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -111,9 +112,9 @@ def _is_gone(path: Path) -> bool:
 
 
 def state_of(path: Path) -> SourceFile:
-    """Size and time of change of a file, empty when it is not there; its content is not read."""
+    """Size and time of change of a file (a segment's too), empty when it is not there; its content is not read."""
     try:
-        status = path.stat()
+        status = file_of(path).stat()
     except OSError:
         return SourceFile()
     return SourceFile(status.st_size, status.st_mtime_ns)
@@ -137,8 +138,8 @@ def _same_file(path: Path, known: SourceFile) -> bool:
 
 
 def content_of(path: Path) -> str | None:
-    """The hash of a file's content; None for what cannot be read, which is said where it is decoded."""
+    """The hash of a file's content (a segment's, too); None for what cannot be read: it is said where it is decoded."""
     try:
-        return sha256_of(path)
+        return sha256_of(file_of(path))
     except OSError:
         return None

@@ -19,6 +19,7 @@ from pseudo3d.data.splits import check_no_leak, train_test_split
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.video.index import IndexCache
+from pseudo3d.video.segments import file_of
 
 logger = logging.getLogger("pseudo3d")
 
@@ -117,7 +118,7 @@ def _same_files(places: Sequence[Place]) -> list[tuple[Place, Place]]:
     by_size = defaultdict(list)
     for place in places:
         with suppress(OSError):  # whoever opens it says what is wrong with it
-            by_size[place[1].stat().st_size].append(place)
+            by_size[file_of(place[1]).stat().st_size].append(place)
     suspects = [
         place for size, group in by_size.items() if size > 0 and len({side for side, _ in group}) > 1 for place in group
     ]
@@ -132,7 +133,7 @@ def _same_files(places: Sequence[Place]) -> list[tuple[Place, Place]]:
 
 def _content(path: Path) -> str | None:
     try:
-        return files.sha256_of(path)
+        return files.sha256_of(file_of(path))
     except OSError:  # as above
         return None
 

@@ -1,8 +1,11 @@
 """From a video file to the cropped clips that a network takes, as grey levels; no torch here."""
 
 import logging
+from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -16,10 +19,18 @@ from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.video.filters import RgbConverter, converted
 from pseudo3d.video.opening import checked_threads, open_video
 from pseudo3d.video.packets import DamagedError, PathLike, Tally, decode_frames, no_frames, read_packets
-from pseudo3d.video.sampling import SAMPLERS, SLIDING_STRIDE
+from pseudo3d.video.sampling import SAMPLERS, SLIDING_STRIDE, Sampler, draw_of
 from pseudo3d.video.scan import Scan, scan_packets
 from pseudo3d.video.seeking import decode_runs, plan_runs
-from pseudo3d.video.timing import FrameTimes, frame_rate, stream_duration
+from pseudo3d.video.segments import Segment, find_segment
+from pseudo3d.video.timing import (
+    FrameTimes,
+    frame_rate,
+    frames_within,
+    guessed_times,
+    no_frame_within,
+    stream_duration,
+)
 from pseudo3d.video.transforms import center_crop
 from pseudo3d.video.window import ClipWindow
 
@@ -35,11 +46,13 @@ class ClipPlan:
     Args:
         preprocessing: of the network: frames in a clip, size, crop.
         clips: how many; 20 in the paper. "sliding" does not look at it.
-        sampler: "uniform", "authors" or "sliding" (``video.sampling``).
+        sampler: "uniform", "authors", "sliding" or "random" (``video.sampling``).
         stride: frames from clip to clip; "sliding" only.
+        seed: of "random", at least 0. With the number of frames and the name of the file (without its folder) it
+            decides the clips: they are the same in every run, whatever other videos there are.
 
     Raises:
-        Pseudo3dError: there is no such sampler, or a number is below 1.
+        Pseudo3dError: there is no such sampler, or a number is too small.
 
     Example:
         >>> ClipPlan(Preprocessing(num_frames=16), clips=3).starts(36)
@@ -50,14 +63,21 @@ class ClipPlan:
     clips: int = 20
     sampler: str = "uniform"
     stride: int = SLIDING_STRIDE
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.starts(1)  # what is wrong with the plan is said before it meets a video
 
-    def starts(self, num_frames: int) -> list[int]:
-        """First frames of the clips of a video of that many frames, in the order of sampling."""
-        sample = get_sampler(self.sampler)
-        starts: list[int] = sample(num_frames, self.clips, self.preprocessing.num_frames, self.stride)[:, 0].tolist()
+    def starts(self, num_frames: int, path: PathLike = "") -> list[int]:
+        """First frames of the clips of a video of that many frames, in the order of sampling.
+
+        Args:
+            num_frames: of the video, or of the segment: numbers are then counted from its first frame.
+            path: of the video; "random" draws by its last part.
+        """
+        sample, rng = get_sampler(self.sampler), draw_of(self.seed, num_frames, PurePath(path).name)
+        indices = sample(num_frames, self.clips, self.preprocessing.num_frames, self.stride, rng)
+        starts: list[int] = indices[:, 0].tolist()
         return starts
 
 
@@ -66,10 +86,11 @@ class ClipFacts:
     """What is known of a video when its clips have been read; plain data.
 
     Args:
-        starts: first frame of each sampled clip, in the order of sampling.
+        starts: first frame of each sampled clip, in the order of sampling; of a segment too in numbers of the video.
         rows: which delivered clip each sampled one is: in a short video several samples fall on the same frames.
         times: of the first frame of each sampled clip, seconds.
-        num_frames: of the whole video, counted by decoding it, or by its packets when parts were left out.
+        num_frames: of the whole video (also when clips are of a segment), counted by decoding it, or by its packets
+            when parts were left out.
         fps: average rate, frames/s, or None when the file does not say.
         duration: seconds, or None.
         undecodable_packets: packets that FFmpeg could not decode; 0 for a sound file.
@@ -89,6 +110,18 @@ class ClipFacts:
     seeks: int
 
 
+class _Span(NamedTuple):
+    """The frames that clips are sampled from: ``first`` to ``stop`` - 1 of ``total``; all, but for a segment."""
+
+    first: int
+    stop: int
+    total: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.first
+
+
 class ClipStream:
     """The different clips of one video, one after the other, in bounded memory.
 
@@ -100,8 +133,11 @@ class ClipStream:
     Where the clips need less than half of the frames, and the kind of file allows it, only those are decoded, each run
     from a keyframe (``video.seeking``); docs/decoding.md says what that means.
 
+    Of a segment (``video.segments``), the clips are sampled among its frames alone, which are looped where they are
+    fewer than a clip has.
+
     Args:
-        path: the video file.
+        path: the video file, or a segment of it.
         plan: which clips.
         threads: of the decoder, 0 for FFmpeg's choice. The result does not depend on it; more than one pays off for
             large frames only.
@@ -111,7 +147,7 @@ class ClipStream:
         facts: what is known of the video, once the iteration has ended.
 
     Raises:
-        VideoError: (while iterating) the file cannot be used as a video.
+        VideoError: (while iterating) the file cannot be used as a video, or the segment holds none of its frames.
         Pseudo3dError: ``threads`` is negative.
 
     Example:
@@ -141,53 +177,74 @@ class ClipStream:
         self._progress = on_progress or (lambda: None)
 
     def __iter__(self) -> Iterator[NumberedClip]:
+        self._segment = find_segment(self._path)[1]
         with open_video(self._path, self._threads) as (container, stream):
             scan = scan_packets(self._path, container, stream, self._progress)
-            expected = scan.tally.packets
-            done = yield from self._from_scan(container, stream, scan)
+            expected = self._expected(stream, scan)
+            done = yield from self._from_scan(container, stream, scan, expected)
         if not done:
             yield from self._anew(expected)
-        if self.facts.num_frames != expected:
-            expected = self.facts.num_frames
+        if self._span != expected:
+            expected = self._span
             yield from self._anew(expected)
-        if self.facts.num_frames != expected:
+        if self._span != expected:
             raise VideoError(f"{self._path}: changed while it was read; wait until it is completely written")
         self._log_damage()
 
+    def _expected(self, stream: VideoStream, scan: Scan) -> _Span:
+        """The frames to sample from, as far as the packets tell; decoding them all tells for certain."""
+        total = scan.tally.packets
+        if self._segment is None:
+            return _Span(0, total, total)
+        if scan.pts is None or stream.time_base is None:
+            first, stop = frames_within(guessed_times(stream, total), self._segment)
+            return _Span(first, stop, total) if first < stop else _Span(0, total, total)
+        times = np.sort(scan.pts) * stream.time_base.numerator / stream.time_base.denominator
+        return self._within(self._segment, times)
+
+    def _within(self, segment: Segment, times: np.ndarray) -> _Span:
+        first, stop = frames_within(times, segment)
+        if first == stop:
+            raise no_frame_within(self._path, times, segment)
+        return _Span(first, stop, len(times))
+
+    def _starts(self, span: _Span) -> list[int]:
+        return [span.first + start for start in self._plan.starts(span.size, self._path)]
+
     def _from_scan(
-        self, container: InputContainer, stream: VideoStream, scan: Scan
+        self, container: InputContainer, stream: VideoStream, scan: Scan, span: _Span
     ) -> Generator[NumberedClip, None, bool]:
         """Reads with what the scan has found; False when that is no way to read this file."""
-        length, num_frames = self._plan.preprocessing.num_frames, scan.tally.packets
-        runs = plan_runs(scan.entries, sorted(set(self._plan.starts(num_frames))), length, num_frames)
+        held = min(self._plan.preprocessing.num_frames, span.size)
+        runs = plan_runs(scan.entries, sorted(set(self._starts(span))), held, span.total)
         try:
             if runs:
                 frames = decode_runs(self._path, container, stream, scan, runs)
-                yield from self._cut(container, stream, frames, scan.tally, num_frames, len(runs))
+                yield from self._cut(container, stream, frames, scan.tally, span, len(runs))
             elif scan.kept is not None:
-                yield from self._whole(container, stream, scan.kept, scan.tally, num_frames)
+                yield from self._whole(container, stream, scan.kept, scan.tally, span)
         except DamagedError:
             if not runs:
                 self._threads = 1
             return False
         return bool(runs) or scan.kept is not None
 
-    def _anew(self, num_frames: int) -> Iterator[NumberedClip]:
+    def _anew(self, span: _Span) -> Iterator[NumberedClip]:
         """Reads from start to end with a new decoder; damage, which shows while there are several threads, with one."""
         try:
             with open_video(self._path, self._threads) as (container, stream):
                 tally = Tally()
                 packets = read_packets(self._path, container, stream, tally)
-                yield from self._whole(container, stream, packets, tally, num_frames)
+                yield from self._whole(container, stream, packets, tally, span)
         except DamagedError:
             self._threads = 1
-            yield from self._anew(num_frames)
+            yield from self._anew(span)
 
     def _whole(
-        self, container: InputContainer, stream: VideoStream, packets: Iterable[Packet], tally: Tally, num_frames: int
+        self, container: InputContainer, stream: VideoStream, packets: Iterable[Packet], tally: Tally, span: _Span
     ) -> Iterator[NumberedClip]:
         frames = decode_frames(self._path, stream, packets, tally, strict=self._threads != 1)
-        yield from self._cut(container, stream, enumerate(frames), tally, num_frames, 0)
+        yield from self._cut(container, stream, enumerate(frames), tally, span, 0)
 
     def _cut(
         self,
@@ -195,35 +252,40 @@ class ClipStream:
         stream: VideoStream,
         frames: Iterable[tuple[int, VideoFrame]],
         tally: Tally,
-        num_frames: int,
+        span: _Span,
         runs: int,
     ) -> Iterator[NumberedClip]:
-        """Cuts the clips of a video of ``num_frames`` out of the numbered frames, and states the facts."""
+        """Cuts the clips of the frames of ``span`` out of the numbered frames, and states the facts."""
         preprocessing = self._plan.preprocessing
-        samples = self._plan.starts(num_frames)
+        samples = self._starts(span)
         starts = sorted(set(samples))
         times = dict.fromkeys(starts, 0.0)
-        window = ClipWindow(starts, preprocessing.num_frames, num_frames)
+        window = ClipWindow([start - span.first for start in starts], preprocessing.num_frames, span.size)
         converter = RgbConverter(preprocessing.resize, preprocessing.interpolation, self._threads)
-        seconds = FrameTimes(container, stream)
+        seconds, shown = FrameTimes(container, stream), array("d")
         number, concealed = -1, 0
         for number, frame in frames:
             self._progress()
             concealed += frame.is_corrupt
             time = seconds(frame, number)
+            shown.append(time)
             if number in times:
                 times[number] = time
-            if window.wants(number):
+            if window.wants(number - span.first):
                 picture = center_crop(converted(self._path, converter, frame), preprocessing.crop)
-                yield from window.add(number, picture)
+                yield from window.add(number - span.first, picture)
         if number < 0:
             raise no_frames(self._path, tally, stream)
+        self._span = span
+        if not runs:
+            whole = _Span(0, number + 1, number + 1)
+            self._span = whole if self._segment is None else self._within(self._segment, np.array(shown))
         row = {start: i for i, start in enumerate(starts)}
         self.facts = ClipFacts(
             starts=tuple(samples),
             rows=tuple(row[start] for start in samples),
             times=tuple(times[start] for start in samples),
-            num_frames=num_frames if runs else number + 1,
+            num_frames=self._span.total,
             fps=frame_rate(stream),
             duration=stream_duration(container, stream),
             undecodable_packets=tally.undecodable,
@@ -261,7 +323,7 @@ class LoadedClips:
     undecodable_packets: int
 
 
-def get_sampler(name: str) -> Callable[[int, int, int, int], np.ndarray]:
+def get_sampler(name: str) -> Sampler:
     """The sampler of that name (``video.sampling.SAMPLERS``).
 
     Raises:
@@ -278,11 +340,11 @@ def load_clips(
     """Sample, decode, resize and crop the clips of one video by the paper's test protocol (section 4).
 
     Args:
-        path: the video file, decoded once for all its clips.
+        path: the video file, or a segment of it; decoded once for all its clips.
         preprocessing: of the network: frames in a clip, size, crop.
         clips: how many; 20 in the paper. "sliding" does not look at it: a clip every 8 frames, as many as that makes.
-        sampler: "uniform", "authors" or "sliding". All clips of the video are in memory at once, which for "sliding"
-            grows with the video: 75 kB a frame for C3D. ``ClipStream`` gives them one by one.
+        sampler: "uniform", "authors", "sliding" or "random" (seed 0). All clips of the video are in memory at once,
+            which for "sliding" grows with the video: 75 kB a frame for C3D. ``ClipStream`` gives them one by one.
         threads: of the decoder, 0 for FFmpeg's choice. More than one pays off for large frames only.
 
     Raises:

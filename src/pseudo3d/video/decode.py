@@ -11,6 +11,7 @@ to be damaged is therefore read again with one thread: the result never depends 
 
 import logging
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.video.filters import RgbConverter, clockwise_degrees, converted, display_matrix, upright_size
 from pseudo3d.video.opening import checked_threads, open_video
 from pseudo3d.video.packets import DamagedError, PathLike, Tally, count_packets, decode_frames, no_frames, read_packets
-from pseudo3d.video.timing import FrameTimes, frame_rate, stream_duration
+from pseudo3d.video.segments import Segment, find_segment
+from pseudo3d.video.timing import FrameTimes, frame_rate, frames_within, no_frame_within, stream_duration
 
 _log = logging.getLogger("pseudo3d")
 
@@ -75,7 +77,7 @@ class SampledVideo:
 
 
 def probe(path: PathLike) -> VideoInfo:
-    """Size, rate and length of a video, quickly: all packets are read, one frame is decoded.
+    """Size, rate and length of a video, quickly: all packets are read, one frame is decoded. Of a segment, its file's.
 
     Raises:
         VideoError: the file cannot be used as a video, or none of its frames can be decoded.
@@ -94,7 +96,7 @@ def probe(path: PathLike) -> VideoInfo:
 
 
 def count_frames(path: PathLike, threads: int = 0) -> int:
-    """The exact number of frames, by decoding the whole file.
+    """The exact number of frames, by decoding the whole file; of a segment too, those of its file.
 
     Args:
         path: the video file.
@@ -119,9 +121,9 @@ def read_video(
     """The frames of a video, all of them or those asked for.
 
     Args:
-        path: the video file.
+        path: the video file, or a segment of it (``video.segments``), for which the file is decoded twice.
         indices: frame numbers from 0, in any order, repeats allowed; the frames come in this order. Decoding stops
-            at the last one. None for all frames.
+            at the last one. None for all frames, or all of the segment; numbers are those of the file in any case.
         size: None for the native size; an int for the short edge in pixels, where the long edge is
             int(size * long / short) as in torchvision; or (height, width). Rotation is applied before.
         interpolation: "bilinear", "bicubic", "area" or "fast_bilinear" (FFmpeg's scalers; the last one is faster and 4
@@ -134,7 +136,7 @@ def read_video(
         frame i is at i / rate.
 
     Raises:
-        VideoError: the file cannot be used as a video, or has no frame of that number.
+        VideoError: the file cannot be used as a video, or has no frame of that number or in that segment.
         Pseudo3dError: an argument is wrong.
 
     Example:
@@ -151,6 +153,9 @@ def read_video(
         ((3, 16, 24, 3), [150, 50, 50], [0.3, 0.1, 0.1])
     """
     converter = RgbConverter(size, interpolation, checked_threads(threads))
+    segment = find_segment(path)[1]
+    if indices is None and segment is not None:
+        indices = _numbers_within(path, segment)
     if indices is None:
         read = _read_all(path, converter, threads)
         places = np.arange(read.num_frames)
@@ -181,7 +186,7 @@ def read_clips(
     clips, not the video.
 
     Args:
-        path: the video file.
+        path: the video file; of a segment, the sampler still numbers the frames of the whole file.
         sampler: number of frames -> (clips, length) integers, see ``pseudo3d.video.sampling``. It may be called twice;
             one that draws at random then draws again.
         size: as in ``read_video``.
@@ -261,6 +266,20 @@ def _read_sampled(
     indices = _sampled(path, sampler, num_frames)
     wanted, places = np.unique(indices, return_inverse=True)
     return _read(path, wanted, converter, threads, to_end=True), indices, places.reshape(indices.shape)
+
+
+def _numbers_within(path: PathLike, segment: Segment) -> np.ndarray:
+    """The numbers of the frames of a segment, by decoding the whole file: only that tells when each is shown."""
+    with open_video(path, threads=1) as (container, stream):
+        tally, seconds, times = Tally(), FrameTimes(container, stream), array("d")
+        frames = decode_frames(path, stream, read_packets(path, container, stream, tally), tally, strict=False)
+        times.extend(seconds(frame, number) for number, frame in enumerate(frames))
+        if not times:
+            raise no_frames(path, tally, stream)
+    first, stop = frames_within(np.array(times), segment)
+    if first == stop:
+        raise no_frame_within(path, np.array(times), segment)
+    return np.arange(first, stop)
 
 
 def _read_all(path: PathLike, converter: RgbConverter, threads: int) -> _Read:

@@ -9,79 +9,51 @@ sound and with the time that its packets promised. All other files are read from
 """
 
 import hashlib
-import io
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import UInt8
 
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.files import replacing
 from pseudo3d.video.decode import Size
 from pseudo3d.video.filters import RgbConverter, check_size, converted, resized, upright_size
+from pseudo3d.video.index_file import VideoIndex, load_index, packed_index
 from pseudo3d.video.opening import check_file, checked_threads, open_video
 from pseudo3d.video.packets import DamagedError, PathLike, Tally, decode_frames, no_frames, read_packets
 from pseudo3d.video.scan import PacketScanner, Scan
 from pseudo3d.video.seeking import Run, decode_runs
+from pseudo3d.video.segments import file_of, find_segment
 from pseudo3d.video.timing import FrameTimes
 
 _log = logging.getLogger("pseudo3d")
 
-_VERSION = f"pseudo3d index 1, PyAV {av.__version__}"  # another FFmpeg may count a damaged file's frames otherwise
 _HELD_BYTES = 128 << 20  # of indices in memory: some 20,000 of videos of 300 frames
 _OBJECT_BYTES = 1000  # of an index without frames
 _AT_ONCE = 1000  # videos handed to the threads of a build at a time
-
-
-@dataclass(frozen=True, eq=False)
-class VideoIndex:
-    """What is known of a video's frames, and what it takes to begin decoding in the middle; plain data.
-
-    Args:
-        num_frames: of the whole video, counted by decoding it; at least 1.
-        times: (num_frames,) when each frame is shown, seconds, as ``Clip.timestamps`` has them.
-        size: (height, width) of the first frame, upright, in pixels. It decides the size of all.
-        pts: (num_frames,) display times in decoding order, as in ``scan.Scan``; empty where seeking is of no use.
-        entries: (keys,) rising numbers of the frames where decoding may begin; empty with ``pts``.
-        dts: (keys,) decoding times of the entries.
-    """
-
-    num_frames: int
-    times: Float64[np.ndarray, "frames"]
-    size: tuple[int, int]
-    pts: Int64[np.ndarray, "packets"]
-    entries: Int64[np.ndarray, "keys"]
-    dts: Int64[np.ndarray, "keys"]
-
-    def entry(self, number: int) -> int:
-        """The frame at which decoding must begin to give frame ``number``; 0 is the start of the file."""
-        place = int(np.searchsorted(self.entries, number, side="right")) - 1
-        return int(self.entries[place]) if place >= 0 else 0
 
 
 def index_video(path: PathLike) -> VideoIndex:
     """Decodes a video once, with one thread, and notes where its frames are.
 
     Args:
-        path: the video file.
+        path: the video file, or a segment of it (``video.segments``): the index is then that of the segment.
 
     Raises:
-        VideoError: the file cannot be used as a video, or none of its frames can be decoded.
+        VideoError: the file cannot be used as a video, or none of its frames (in the segment) can be decoded.
 
     Example:
-        >>> import pathlib, tempfile
+        >>> import av, pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "grey.mkv"
         >>> with av.open(path, "w") as file:
         ...     stream = file.add_stream("mjpeg", rate=10, width=48, height=32, pix_fmt="yuvj420p")
@@ -95,6 +67,9 @@ def index_video(path: PathLike) -> VideoIndex:
         >>> read_frames(path, index, 1, 4, size=16)[:, 0, 0, 0].tolist()
         [50, 100, 0, 50]
     """
+    file, segment = find_segment(path)
+    if segment is not None:
+        return index_video(file).within(path, segment)
     times: list[float] = []
     pts: list[int | None] = []
     size, sound = (0, 0), True
@@ -135,6 +110,8 @@ def read_frames(
 ) -> UInt8[np.ndarray, "T h w 3"]:
     """Frames (start + k) mod num_frames, k = 0 to length - 1: those of ``read_video(path, indices=...)``, bit for bit.
 
+    Of a segment, they are counted from its first frame, and come from it alone.
+
     Decoding begins at the last entry of the index up to ``start`` and ends with the last frame that is needed; what
     lies before the start is decoded, not converted. A file without entries, or that has changed since, is read from
     its start, and so are clips that go round its end.
@@ -142,7 +119,7 @@ def read_frames(
     Args:
         path: the video file.
         index: of this file (``index_video``, ``IndexCache.get``).
-        start: number of the first frame, from 0.
+        start: number of the first frame in what the index is of, from 0.
         length: frames, at least 1.
         size: as in ``read_video``: (height, width), the short edge, or None for the native size.
         interpolation: as in ``read_video``.
@@ -156,7 +133,8 @@ def read_frames(
         raise Pseudo3dError(f"start must be at least 0 and length at least 1, got {start} and {length}")
     check_size(size)
     checked_threads(threads)
-    wanted, places = np.unique((start + np.arange(length)) % index.num_frames, return_inverse=True)
+    numbers = index.first + (start + np.arange(length)) % index.num_frames
+    wanted, places = np.unique(numbers, return_inverse=True)
     entry = index.entry(int(wanted[0]))
 
     def attempt(entry: int, threads: int) -> np.ndarray:
@@ -248,11 +226,17 @@ class IndexCache:
         self._forget()
 
     def get(self, path: PathLike) -> VideoIndex:
-        """The index of a video: from memory, from the folder, or made now and kept.
+        """The index of a video or of a segment: from memory, from the folder, or made now and kept.
 
         Raises:
-            VideoError: the file cannot be used as a video.
+            VideoError: the file cannot be used as a video, or has no frame in the segment.
         """
+        file, segment = find_segment(path)
+        whole = self._whole(file)
+        return whole if segment is None else whole.within(path, segment)
+
+    def _whole(self, path: Path) -> VideoIndex:
+        """The index of a whole file, which those of all its segments are cut out of."""
         place = os.path.abspath(path)  # noqa: PTH100  # Path.absolute keeps "..", and one file would have two names
         stamp = _stamp(path)  # before the file is read: if it changes meanwhile, the index will be out of date
         with self._lock:
@@ -260,10 +244,10 @@ class IndexCache:
         if held is not None and held[0] == stamp:
             return held[1]
         file = self.folder / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.npz"
-        index = _load(file, place, stamp)
+        index = load_index(file, place, stamp)
         if index is None:
             index = index_video(path)
-            self._save(file, _packed(place, stamp, index))
+            self._save(file, packed_index(place, stamp, index))
         self._hold(place, stamp, index)
         return index
 
@@ -271,31 +255,34 @@ class IndexCache:
         """Makes sure that all these videos have an index, as many at a time as there are processors.
 
         Args:
-            paths: video files; each is looked at once, however often it is named.
+            paths: video files and segments; each is looked at once, however often it is named.
             on_video: called after each of them, in this thread.
 
         Returns:
             Those that cannot be used as a video, in the order of ``paths``, with the reason (it begins with the path).
         """
         different = list(dict.fromkeys(map(Path, paths)))
-        reasons: dict[Path, str] = {}
+        of_files: dict[Path, list[Path]] = {}
+        for path in different:
+            of_files.setdefault(file_of(path), []).append(path)
+        files, reasons, tell = list(of_files.values()), dict[Path, str](), on_video or (lambda: None)
         with ThreadPoolExecutor(_processors()) as pool:  # decoding and reading run outside Python's lock
-            for first in range(0, len(different), _AT_ONCE):
-                part = different[first : first + _AT_ONCE]
-                for path, reason in zip(part, pool.map(self._reason, part), strict=True):
-                    if reason is not None:
-                        reasons[path] = reason
-                    if on_video is not None:
-                        on_video()
-        return reasons
+            for first in range(0, len(files), _AT_ONCE):
+                for bad, count in pool.map(self._bad, files[first : first + _AT_ONCE]):
+                    reasons |= bad
+                    for _ in range(count):
+                        tell()
+        return {path: reasons[path] for path in different if path in reasons}
 
-    def _reason(self, path: Path) -> str | None:
-        """Why there is no index of this file; None when there is."""
-        try:
-            self.get(path)
-        except VideoError as error:
-            return str(error)
-        return None
+    def _bad(self, paths: Sequence[Path]) -> tuple[dict[Path, str], int]:
+        """Why there is no index of some of these (of one file, which the first is read for); and how many they are."""
+        reasons = {}
+        for path in paths:
+            try:
+                self.get(path)
+            except VideoError as error:
+                reasons[path] = str(error)
+        return reasons, len(paths)
 
     def _hold(self, place: str, stamp: tuple[int, int], index: VideoIndex) -> None:
         """Keeps an index in memory, and drops the oldest ones when they become too many."""
@@ -329,7 +316,7 @@ def _stamp(path: PathLike) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds, by which a file is known to be the same."""
     check_file(path)
     try:
-        status = Path(path).stat()
+        status = file_of(path).stat()
     except OSError as error:  # removed a moment ago
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
     return status.st_size, status.st_mtime_ns
@@ -337,39 +324,6 @@ def _stamp(path: PathLike) -> tuple[int, int]:
 
 def _bytes_of(index: VideoIndex) -> int:
     return _OBJECT_BYTES + sum(array.nbytes for array in (index.times, index.pts, index.entries, index.dts))
-
-
-def _packed(place: str, stamp: tuple[int, int], index: VideoIndex) -> bytes:
-    """An index and what it is of: an .npz file of plain arrays, then the SHA-256 of all that."""
-    file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        version=np.frombuffer(_VERSION.encode(), np.uint8),
-        path=np.frombuffer(os.fsencode(place), np.uint8),  # names need not be UTF-8
-        facts=np.array([*stamp, *index.size], np.int64),
-        times=index.times,
-        pts=index.pts,
-        entries=index.entries,
-        dts=index.dts,
-    )
-    content = file.getvalue()
-    return content + hashlib.sha256(content).digest()
-
-
-def _load(file: Path, place: str, stamp: tuple[int, int]) -> VideoIndex | None:
-    """The index in a file of the cache, if there is one, whole, of this version, and of this video as it is now."""
-    try:
-        content = file.read_bytes()
-    except OSError:  # in most cases there is none yet
-        return None
-    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
-        return None
-    with np.load(io.BytesIO(content[:-32]), allow_pickle=False) as arrays:
-        version, path, facts = arrays["version"].tobytes(), arrays["path"].tobytes(), arrays["facts"].tolist()
-        if version != _VERSION.encode() or path != os.fsencode(place) or tuple(facts[:2]) != stamp:
-            return None
-        times = arrays["times"]
-        return VideoIndex(len(times), times, (facts[2], facts[3]), arrays["pts"], arrays["entries"], arrays["dts"])
 
 
 def _processors() -> int:

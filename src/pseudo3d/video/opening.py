@@ -4,7 +4,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import av.error
@@ -14,11 +13,12 @@ from av.video.stream import VideoStream
 
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.video.filters import MAX_PIXELS, MAX_SIDE
+from pseudo3d.video.segments import file_of
 
 
 @contextmanager
 def open_video(path: str | os.PathLike[str], threads: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The open file and its first video stream, ready to decode; closed at the end.
+    """The open file and its first video stream, ready to decode; closed at the end. Of a segment, the whole file.
 
     The stream is the one that ``ffmpeg -map 0:V:0`` takes: the first, cover pictures left out. (Without ``-map`` the
     program takes the largest, which in a file with several versions of a video need not be the first.)
@@ -46,7 +46,7 @@ def checked_threads(threads: int) -> int:
 def check_file(path: str | os.PathLike[str]) -> None:
     """Refuses, with a message that tells them apart, what the file system already shows not to be a video."""
     try:
-        status = Path(path).stat()
+        status = file_of(path).stat()
     except FileNotFoundError:
         raise VideoError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
@@ -72,12 +72,12 @@ def _open_container(path: str | os.PathLike[str]) -> InputContainer:
     try:
         # "file:" keeps FFmpeg from reading "12:30.mp4" as a protocol; old AVI files have titles that are not UTF-8.
         return av.open(
-            f"file:{os.fspath(path)}", mode="r", metadata_errors="replace", options={"max_pixels": str(MAX_PIXELS)}
+            f"file:{file_of(path)}", mode="r", metadata_errors="replace", options={"max_pixels": str(MAX_PIXELS)}
         )
     except OSError as error:  # FFmpeg's permission, I/O and memory errors derive from Python's
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions and disk") from None
     except av.error.FFmpegError as error:
-        with Path(path).open("rb") as file:
+        with file_of(path).open("rb") as file:
             is_mp4 = file.read(8)[4:] == b"ftyp"
         if is_mp4:
             raise VideoError(

@@ -16,6 +16,7 @@ A video shorter than a clip is looped: with n = 3 and length 8 every clip is ``0
 No sampler drops a video, pads with black, or skips frames inside a clip.
 """
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -178,13 +179,39 @@ def sample_pieces(
 
 SLIDING_STRIDE = 8  # C3D's
 
-# The samplers that need no chance, by the name that a config stores: (frames, clips, length of a clip, stride) ->
-# indices. Only "sliding" looks at the stride, and it does not look at the number of clips.
-SAMPLERS: dict[str, Callable[[int, int, int, int], np.ndarray]] = {
-    "uniform": lambda num_frames, clips, length, stride: sample_clips(num_frames, clips, length),
-    "authors": lambda num_frames, clips, length, stride: sample_clips_authors(num_frames, clips, length),
-    "sliding": lambda num_frames, clips, length, stride: sample_clips_sliding(num_frames, length, stride),
+Sampler = Callable[[int, int, int, int, np.random.Generator], np.ndarray]
+
+# By the name that a config stores: (frames, clips, length of a clip, stride, chance) -> indices. Only "sliding" looks
+# at the stride, and it does not look at the number of clips; only "random" draws.
+SAMPLERS: dict[str, Sampler] = {
+    "uniform": lambda num_frames, clips, length, stride, rng: sample_clips(num_frames, clips, length),
+    "authors": lambda num_frames, clips, length, stride, rng: sample_clips_authors(num_frames, clips, length),
+    "sliding": lambda num_frames, clips, length, stride, rng: sample_clips_sliding(num_frames, length, stride),
+    "random": lambda num_frames, clips, length, stride, rng: sample_clips_random(num_frames, clips, length, rng),
 }
+
+
+def draw_of(seed: int, num_frames: int, name: str) -> np.random.Generator:
+    """The source of chance for the test clips of one video: the same in every process, run and order of videos.
+
+    Args:
+        seed: of all videos, at least 0; another one draws other clips of each.
+        num_frames: of the video.
+        name: of its file, without its folder, so that a copy elsewhere has the same clips, and videos of the same
+            number of frames have different ones.
+
+    Raises:
+        Pseudo3dError: the seed is negative.
+
+    Example:
+        >>> first, second = (sample_clips_random(100, 20, 16, draw_of(0, 100, "a.mp4")) for _ in range(2))
+        >>> np.array_equal(first, second)
+        True
+    """
+    if seed < 0:
+        raise Pseudo3dError(f"the seed of the sampler must be 0 or more, got {seed}")
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return np.random.default_rng((seed, num_frames, int.from_bytes(digest[:8], "little")))
 
 
 def _consecutive(starts: list[int], length: int, num_frames: int) -> np.ndarray:

@@ -1,8 +1,15 @@
 """Rates, durations and the times of frames, in seconds."""
 
+import os
+from collections.abc import Sequence
+
+import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from pseudo3d.errors import VideoError
+from pseudo3d.video.segments import Segment
 
 _DEFAULT_RATE = 25.0  # frames/s where the file names none; FFmpeg's own default for raw streams
 
@@ -43,3 +50,33 @@ class FrameTimes:
         else:
             self._last = self._last + self._step if number else 0.0
         return self._last
+
+
+def guessed_times(stream: VideoStream, count: int) -> np.ndarray:
+    """Times of so many frames, as they are if the first is at 0 and all are shown equally long."""
+    return np.arange(count) / (frame_rate(stream) or _DEFAULT_RATE)
+
+
+def frames_within(times: Sequence[float] | np.ndarray, segment: Segment) -> tuple[int, int]:
+    """The first frame of a segment and the one after its last; equal when it holds none.
+
+    Args:
+        times: of all frames, seconds, at least one. Where they run backwards, the latest so far counts.
+        segment: start and end, seconds; a frame at the end is outside.
+
+    Example:
+        >>> frames_within([0.0, 0.1, 0.2, 0.3], (0.1, 0.3)), frames_within([0.0, 0.1], (0.05, 0.1))
+        ((1, 3), (1, 1))
+    """
+    first, stop = np.searchsorted(np.maximum.accumulate(times), segment).tolist()
+    return first, max(first, stop)
+
+
+def no_frame_within(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray, segment: Segment) -> VideoError:
+    """The error to raise for a segment without a frame."""
+    last = float(np.max(times))
+    lasts = last + (last - float(times[0])) / max(1, len(times) - 1)  # the last frame is shown for some time, too
+    return VideoError(
+        f"{path}: no frame is shown from {segment[0]:g} s to {segment[1]:g} s; the video has {len(times)} frames and "
+        f"ends at {lasts:.2f} s: correct the segment"
+    )
