@@ -130,6 +130,63 @@ def test_an_encoder_travels_without_its_processes(weights, videos):
         assert np.array_equal(copied.encode(videos / "short.mkv"), features)
 
 
+def mirrored_file(folder, frames):
+    """A video and its mirror image, in files that lose nothing."""
+    lossless = {"codec": "ffv1", "pix_fmt": "bgr0"}
+    write_video(folder / "mirrored.mkv", [np.ascontiguousarray(frame[:, ::-1]) for frame in frames], **lossless)
+    return write_video(folder / "video.mkv", frames, **lossless), folder / "mirrored.mkv"
+
+
+@pytest.mark.parametrize(("sampler", "workers"), [("uniform", 0), ("sliding", 1)])
+def test_mirror_is_the_mean_over_a_video_and_its_mirror_image(weights, tmp_path, sampler, workers):
+    rng = np.random.default_rng(0)
+    video, mirrored = mirrored_file(tmp_path, list(rng.integers(0, 256, (40, 32, 48, 3), np.uint8)))
+    # frames as they are, of which the network sees 32 columns in the middle: what resizing rounds has no part in it
+    options = {**FP32, "clips": 3, "sampler": sampler, "resize": (32, 48), "workers": workers}
+    layers = ("pool5", "prob", "res5")
+    plain = list(VideoEncoder(weights=weights, **options).encode_many([video, mirrored], layers=layers, per_clip=True))
+    with contextlib.closing(VideoEncoder(weights=weights, mirror=True, **options)) as encoder:
+        (both,) = encoder.encode_many([video], layers=layers, per_clip=True)
+    assert both.facts == plain[0].facts
+    for layer in layers:
+        for got, (one, other) in (
+            (both.layers[layer], [each.layers[layer] for each in plain]),
+            (both.clips[layer], [each.clips[layer] for each in plain]),
+        ):
+            assert got.dtype == np.float32
+            assert got.shape == one.shape
+            assert np.abs(got - (one.astype(float) + other) / 2).max() < 2e-6 * np.abs(one).max(), layer
+            assert layer == "prob" or not np.allclose(one, other, rtol=1e-3)
+
+
+def test_mirrored_features_do_not_depend_on_neighbours(weights, videos):
+    options = {**FP32, "clips": 2, "batch_size": 2, "mirror": True}
+    paths = [videos / name for name in ("short.mkv", "still.mkv")]  # three clips, so that one is beside another
+    together = list(VideoEncoder(weights=weights, **options).encode_many(paths))
+    alone = VideoEncoder(weights=weights, **options)
+    for result in together:
+        assert np.array_equal(result.layers["pool5"], alone.encode(result.path))
+    assert alone.describe()["mirror"] is True
+    assert "mirror" not in VideoEncoder(weights=weights, **FP32).describe()
+
+
+def test_frames_are_resized_as_asked(weights, videos):
+    p = from_pretrained(weights).preprocessing
+    for resize in (40, (50, 36)):
+        encoder = VideoEncoder(weights=weights, clips=2, batch_size=2, resize=resize, **FP32)
+        got = encoder.encode(videos / "long.mkv")
+        frames = [read_video(videos / "long.mkv", indices=range(s, s + 16), size=resize).frames for s in (0, 34)]
+        top, left = ((size - 32) // 2 for size in frames[0].shape[1:3])
+        clips = [clip[:, top : top + 32, left : left + 32] for clip in frames]
+        expected = encoder.runner_(clips, ("pool5",))["pool5"].mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+        described = encoder.describe()["preprocessing"]
+        assert described == {**p.to_dict(), "resize": resize if isinstance(resize, int) else list(resize)}
+    encoder.set_params(resize=None, mirror=True)
+    assert encoder.describe()["preprocessing"] == p.to_dict()
+    assert encoder.describe()["mirror"] is True
+
+
 @pytest.mark.parametrize("per_clip", [False, True])
 def test_sliding_clips_are_averaged_with_equal_weights(weights, videos, per_clip):
     encoder = VideoEncoder(weights=weights, sampler="sliding", stride=5, **FP32)
@@ -212,6 +269,9 @@ def test_a_scikit_learn_transformer(weights, videos):
         "layer": "pool5",
         "sampler": "uniform",
         "stride": 8,
+        "seed": 0,
+        "resize": None,
+        "mirror": False,
         "device": "cpu",
         "dtype": "float32",
         "engine": "auto",
@@ -269,7 +329,10 @@ def test_set_params_takes_effect_after_first_use(weights, videos):
     ("options", "words"),
     [
         ({"clips": 0}, "clips must be at least 1, got 0"),
-        ({"sampler": "random"}, "no sampler 'random'; there are uniform, authors, sliding"),
+        ({"sampler": "even"}, "no sampler 'even'; there are uniform, authors, sliding"),
+        ({"resize": 20}, r"the crop \(32, 32\) does not fit into frames resized to 20"),
+        ({"resize": (40, 31)}, r"the crop \(32, 32\) does not fit into frames resized to \(40, 31\)"),
+        ({"resize": 0}, "resize such a pair or one number"),
         ({"layer": "pool6"}, "no layer 'pool6'; this network has"),
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"device": "tpu"}, "no device 'tpu'"),

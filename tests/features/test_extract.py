@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from reference import randomise
+from tiny import mistake, p3d
 from videos import gradient, write_video
 
 from pseudo3d import FeatureStore, Pseudo3dError, VideoEncoder, create_model, save_pretrained
@@ -283,6 +284,60 @@ def test_videos_that_left_the_list_stay_in_the_store(encoder, samples, tmp_path)
     store = FeatureStore(tmp_path / "s")
     assert store.videos == ["a.mkv", "b.mkv", "c.mkv"]
     assert list(store.failures) == ["broken.mkv"]
+
+
+def test_mirrored_and_resized_stores_are_of_their_own_kind(encoder, samples, tmp_path, monkeypatch):
+    options = {**encoder.get_params(), "resize": (32, 48), "mirror": True}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    extract(VideoEncoder(**options), samples, whole, per_clip=True)
+    extract(VideoEncoder(**options), SampleList(tmp_path, samples.samples[:2]), cut, per_clip=True)
+    report = extract(VideoEncoder(**options), samples, cut, per_clip=True)  # goes on where it stopped
+    assert (report.encoded, report.already_done) == (1, 2)
+    one, other = FeatureStore(whole), FeatureStore(cut)
+    assert one.info["mirror"] is True
+    assert one.info["preprocessing"]["resize"] == [32, 48]
+    assert np.array_equal(one.features(), other.features())
+    for change, words in (
+        ({"mirror": False}, r"made with another mirror \(True, now None\)"),
+        ({"resize": None}, r"made with another preprocessing\.resize \(\[32, 48\], now \[32, 32\]\)"),
+    ):
+        with pytest.raises(Pseudo3dError, match=words):
+            extract(VideoEncoder(**{**options, **change}), samples, cut, per_clip=True)
+    extract(encoder, samples, tmp_path / "plain")
+    assert "mirror" not in FeatureStore(tmp_path / "plain").info  # as in stores of before
+    with pytest.raises(Pseudo3dError, match=r"made with another mirror \(None, now True\)"):
+        extract(VideoEncoder(**{**encoder.get_params(), "mirror": True}), samples, tmp_path / "plain")
+
+
+def test_the_command_takes_a_size_a_mirror_and_a_seed(encoder, samples, tmp_path, capsys):
+    started = ("extract", tmp_path, "--weights", encoder.weights, "--device", "cpu", "--workers", "0", "--clips", "2")
+    for size, resize in (("40", 40), ("32,48", [32, 48])):
+        out = tmp_path.parent / f"{tmp_path.name} store {size}"
+        code, _, _ = p3d(
+            capsys, *started, "--out", out, "--resize", size, "--mirror", "--sampler", "random", "--seed", "3"
+        )
+        assert code == 1  # one of the videos is broken
+        info = FeatureStore(out).info
+        found = info["preprocessing"]["resize"], info["mirror"], info["sampler"], info["seed"], info["clips"]
+        assert found == (resize, True, "random", 3, 2)
+    for size in ("40x", "1,2,3", "-4"):
+        line = mistake(capsys, *started, "--out", out, f"--resize={size}")
+        assert f"--resize takes PIXELS or None, got '{size}'" in line
+    assert "does not fit into frames resized to 31" in mistake(capsys, *started, "--out", out, "--resize", "31")
+
+
+def test_random_clips_are_the_same_when_a_run_goes_on(encoder, samples, tmp_path):
+    drawn = VideoEncoder(**{**encoder.get_params(), "sampler": "random", "seed": 7})
+    for i, name in enumerate(("a.mkv", "b.mkv", "c.mkv")):
+        write_video(tmp_path / name, [np.roll(gradient(32, 48), 5 * i + t, axis=1) for t in range(60)])
+    extract(drawn, samples, tmp_path / "whole")
+    extract(drawn, SampleList(tmp_path, samples.samples[1:]), tmp_path / "cut")
+    extract(drawn, samples, tmp_path / "cut")
+    one, other = FeatureStore(tmp_path / "whole"), FeatureStore(tmp_path / "cut")
+    assert np.array_equal(one.features(), other.features())
+    assert (one.info["sampler"], one.info["seed"]) == ("random", 7)
+    with pytest.raises(Pseudo3dError, match=r"made with another seed \(7, now 8\)"):
+        extract(drawn.set_params(seed=8), samples, tmp_path / "cut")
 
 
 def test_a_wrong_layer_makes_no_store(encoder, samples, tmp_path):

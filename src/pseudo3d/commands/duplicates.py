@@ -61,6 +61,7 @@ def duplicates(
     from pseudo3d import files
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.features.similar import compare_all
+    from pseudo3d.video.segments import split_segment
     from pseudo3d.visualize.contact_sheet import check_png
 
     if not 0 < threshold <= 1:
@@ -70,7 +71,11 @@ def duplicates(
     stored = StoredVideos.open(store, layer, root)
     if len(stored.store) < 2:
         raise Pseudo3dError(f"{store}: 1 video; there is nothing to compare")
-    contents = [source.sha256 for source in stored.store.sources]
+    # parts of one file have its content and are not alike for that
+    contents = [
+        None if split_segment(video)[1] else source.sha256
+        for video, source in zip(stored.store.videos, stored.store.sources, strict=True)
+    ]
     found = compare_all(
         stored.store.features(layer), sorted({threshold, *_SHOWN_AT}), contents=contents, videos=stored.store.videos
     )

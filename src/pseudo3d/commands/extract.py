@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,32 @@ if TYPE_CHECKING:
     from pseudo3d.features.encoding import Encoder
     from pseudo3d.features.sharding import Shard
     from pseudo3d.features.todo import Todo
+
+
+def _frame_size(words: list[str]) -> int | tuple[int, int]:
+    """A short edge, or height and width, out of what a person wrote.
+
+    Example:
+        >>> _frame_size(["160"]), _frame_size(["128,171"])
+        (160, (128, 171))
+    """
+    numbers = words[0].split(",")
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"{words[0]} is neither a short edge nor height,width")
+    edges = [int(number) for number in numbers]
+    return edges[0] if len(edges) == 1 else (edges[0], edges[1])
+
+
+FrameSize = Annotated[
+    int | tuple[int, int],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PIXELS",
+        instance_from_str=_frame_size,
+        is_instance=lambda value: isinstance(value, int | tuple),
+        str_from_instance=lambda value: [str(value) if isinstance(value, int) else f"{value[0]},{value[1]}"],
+    ),
+]
 
 
 def run(args: Sequence[str]) -> int:
@@ -35,8 +61,11 @@ def extract(
     layers: str = "pool5",
     per_clip: tyro.conf.FlagCreatePairsOff[bool] = False,
     clips: int = 20,
-    sampler: Literal["uniform", "authors", "sliding"] = "uniform",
+    sampler: Literal["uniform", "authors", "random", "sliding"] = "uniform",
+    seed: int = 0,
     stride: int | None = None,
+    resize: FrameSize | None = None,
+    mirror: tyro.conf.FlagCreatePairsOff[bool] = False,
     groups: Path | None = None,
     format: Literal["parquet", "npy", "csv"] = "parquet",
     retry_failed: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -71,9 +100,14 @@ def extract(
         layers: activations to keep, e.g. pool5,prob,res5,res4. The C3D paper's representation is fc6.
         per_clip: keep those of every clip too, with its time.
         clips: clips of each video, spread evenly; not looked at with --sampler sliding.
-        sampler: where clips start; sliding: every 8 frames, as many as the video has (the C3D paper's).
+        sampler: where clips start; random: anywhere (the paper's test on Sports-1M), the same in every run; sliding:
+            every 8 frames, as many as the video has (the C3D paper's).
+        seed: of --sampler random.
         stride: a clip every so many frames, and its features with its time: a timeline of each video. The same as
             --sampler sliding --per-clip with another stride than 8.
+        resize: of the frames, before the network's window is cut out of their middle: the short edge in pixels, such
+            as 160, or height,width, such as 128,171; else as the network has it.
+        mirror: average each clip's features with those of its mirror image; the network works twice.
         groups: file of `path group` lines: what comes from one source.
         format: also write files into the store's folder: a .npy for each video, or one .csv.
         retry_failed: try again the videos that failed before.
@@ -114,7 +148,7 @@ def extract(
         sampler, per_clip = "sliding", True
     with started_encoder(
         model=model, weights=weights, clips=clips, sampler=sampler, device=device,
-        stride=SLIDING_STRIDE if stride is None else stride,
+        stride=SLIDING_STRIDE if stride is None else stride, seed=seed, resize=resize, mirror=mirror,
         dtype=dtype, engine=engine, batch_size=batch_size, class_names=class_names, workers=workers, timeout=timeout,
         memory=memory, early=cluster is None,
     ) as encoder:  # fmt: skip

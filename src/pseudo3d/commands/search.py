@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from pseudo3d.commands.stored import Moment, StoredVideos, write_sheet
+from pseudo3d.video.segments import split_segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +151,9 @@ def _encode(
             if not features.any():
                 failures[str(result.path)] = f"{result.path}: its features are all zero, so that nothing is like it"
                 continue
-            frame = min(result.facts.num_frames // 2, LATEST_FRAME)
+            starts = sorted(result.facts.starts)
+            part = split_segment(result.path)[1] is not None
+            frame = starts[len(starts) // 2] if part else min(result.facts.num_frames // 2, LATEST_FRAME)
             queries.append(_Query(str(result.path), result.path, features, frame))
     return queries, failures
 
@@ -174,7 +177,10 @@ def _encoder_options(stored: StoredVideos, weights: str | None) -> dict[str, Any
         )
     sliding = re.fullmatch(r"every (\d+) frames", str(info["clips"]))
     how_many = {"stride": int(sliding[1])} if sliding else {"clips": info["clips"]}
-    return {"model": name, "weights": weights, "sampler": info["sampler"], **how_many}
+    size = info.get("resize")
+    more = {"seed": info.get("seed", 0), "mirror": info.get("mirror", False)}
+    more["resize"] = tuple(size) if isinstance(size, list) else size
+    return {"model": name, "weights": weights, "sampler": info["sampler"], **how_many, **more}
 
 
 def _run_as_the_store(encoder: "Encoder", stored: StoredVideos, device: str) -> None:

@@ -1,10 +1,13 @@
 """A store's videos as commands show them: their files, the moments in them, their tiles on contact sheets."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pseudo3d.video.segments import split_segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +79,12 @@ class StoredVideos:
         return Path(video) if self.root is None else self.root / video
 
     def whole(self, row: int) -> Moment:
-        """A video from its start to its end."""
+        """A video, or the part of one that a row is of, from its start to its end."""
+        segment = split_segment(self.store.videos[row])[1]
+        if segment is not None:
+            starts = sorted(self.store.timeline(self.store.videos[row]).starts)
+            end = None if math.isinf(segment[1]) else segment[1]
+            return Moment(segment[0], end, int(starts[len(starts) // 2]))
         frames, fps, duration = (self.store.table[name][row].as_py() for name in ("num_frames", "fps", "duration"))
         if duration is None and fps:
             duration = frames / fps

@@ -28,6 +28,7 @@ from pseudo3d.features.decoders import Decoders
 from pseudo3d.features.decoding_tasks import KnownVideo, decode_paths
 from pseudo3d.features.encoding import Encoder
 from pseudo3d.features.gathered import EncodedVideo, Gathered, Layers
+from pseudo3d.features.mirrored import MirroredRunner
 from pseudo3d.features.rows import SourceFile
 from pseudo3d.inference import ClipBatches, ClipRunner
 from pseudo3d.models import VideoModel
@@ -147,9 +148,9 @@ class NetworkActor:
         if version != __version__:
             raise Pseudo3dError(f"one machine has pseudo3d {__version__}, the one with the command {version}")
         model = ray.get(network) if isinstance(network, ray.ObjectRef) else network
-        choices = {key: value for key, value in how.items() if key != "threads"}
+        choices = {key: value for key, value in how.items() if key not in ("threads", "mirror")}
         torch.set_num_threads(how["threads"])
-        self._runner = ClipRunner(model, **choices)
+        self._runner = (MirroredRunner if how.get("mirror") else ClipRunner)(model, **choices)
         self._layers = tuple(layers)
 
     def __call__(self, clips: pa.Table) -> pa.Table:

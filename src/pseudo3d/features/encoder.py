@@ -27,8 +27,13 @@ class VideoEncoder(TransformerMixin, BaseEstimator, Encoder):
             is recorded.
         clips: clips of each video; the sampler "sliding" does not look at it.
         layer: which activations; pool5 has 2048 numbers, 8192 in c3d, whose paper uses fc6 (4096).
-        sampler: "uniform", "authors", or "sliding": a clip every ``stride`` frames, as many as the video has.
+        sampler: "uniform", "authors", "random", or "sliding": a clip every ``stride`` frames, as many as the video has.
         stride: frames from clip to clip of the sampler "sliding"; 8 is C3D's.
+        seed: of the sampler "random".
+        resize: frames to this short edge in pixels, or to this (height, width), instead of the network's own size;
+            what is cut out of them stays. A mean volume (C3D) stays, too: that of the network's own size.
+        mirror: average the activations of each clip with those of its mirror image (for layers with a shape, place by
+            place). The network works twice, the decoders do not.
         device: auto, cpu, cuda, mps.
         dtype: auto, float32, bfloat16, float16 (GPU), int8 (processor).
         engine: how the network runs (``pseudo3d.inference.engines``); auto is the one that is done first.

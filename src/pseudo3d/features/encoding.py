@@ -20,6 +20,7 @@ from jaxtyping import Float32
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.features.decoders import Decoders, default_workers
 from pseudo3d.features.gathered import EncodedVideo, Gathered, Layers
+from pseudo3d.features.mirrored import MirroredRunner
 from pseudo3d.features.networks import DEFAULT_MODEL, ReadyNetwork, open_network
 from pseudo3d.inference import ClipBatches, ClipRunner, DType, choose_device
 from pseudo3d.models import VideoModel
@@ -48,6 +49,9 @@ class Encoder:
         layer: str = "pool5",
         sampler: str = "uniform",
         stride: int = SLIDING_STRIDE,
+        seed: int = 0,
+        resize: int | tuple[int, int] | None = None,
+        mirror: bool = False,
         device: str = "auto",
         dtype: DType = "auto",
         engine: str = "auto",
@@ -63,6 +67,9 @@ class Encoder:
         self.layer = layer
         self.sampler = sampler
         self.stride = stride
+        self.seed = seed
+        self.resize = resize
+        self.mirror = mirror
         self.device = device
         self.dtype = dtype
         self.engine = engine
@@ -103,21 +110,25 @@ class Encoder:
             "batch_size": self.batch_size,
         }
         how |= {key: value for key, value in self.how_.items() if how.get(key) in ("auto", None)}
+        how["mirror"] = self.mirror
         if how["dtype"] != "int8":
             how.pop("ranges", None)
         if self.made_of_ != how:
             threads = how.get("threads")
             if threads is not None and threads != torch.get_num_threads():
                 torch.set_num_threads(threads)
-            choices = {key: value for key, value in how.items() if key not in ("threads", "ranges")}
+            choices = {key: value for key, value in how.items() if key not in ("threads", "ranges", "mirror")}
             self.ranges_ = how.get("ranges")
-            self.runner_ = ClipRunner(
-                self.ready_.network, expected_clips=expected_clips, ranges=self.ranges_, **choices
-            )
+            runner_of = MirroredRunner if self.mirror else ClipRunner
+            expected_clips = 2 * expected_clips if expected_clips and self.mirror else expected_clips
+            self.runner_ = runner_of(self.ready_.network, expected_clips=expected_clips, ranges=self.ranges_, **choices)
             if self.engine == "auto" and "engine" in self.how_:
                 self.runner_.engine = replace(self.runner_.engine, reason="as in the run before")
             self.made_of_ = how
-        self.plan_ = ClipPlan(self.runner_.preprocessing, self.clips, self.sampler, self.stride)
+        preprocessing = self.runner_.preprocessing
+        if self.resize is not None:
+            preprocessing = replace(preprocessing, resize=self.resize)
+        self.plan_ = ClipPlan(preprocessing, self.clips, self.sampler, self.stride, self.seed)
         self.check_layers((self.layer,))
         return self
 
@@ -277,10 +288,12 @@ class Encoder:
         return {
             "architecture": asdict(self.runner_.model.architecture),
             "weights": self.ready_.weights,
-            "preprocessing": self.runner_.preprocessing.to_dict(),
+            "preprocessing": self.plan_.preprocessing.to_dict(),
             "class_names": list(self.ready_.network.class_names or []),
             "sampler": self.sampler,
             "clips": f"every {self.stride} frames" if self.sampler == "sliding" else self.clips,
+            **({"seed": self.seed} if self.sampler == "random" else {}),
+            **({"resize": self.resize} if self.resize is not None else {}),
             **self.runner_.describe(),
             **({"ranges": self.ranges_} if self.runner_.dtype == torch.int8 else {}),
         }
