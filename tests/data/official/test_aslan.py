@@ -1,0 +1,150 @@
+"""ASLAN from small sets in its official layout, and from pairs alone."""
+
+import contextlib
+import random
+
+import numpy as np
+import pytest
+from official_more_sets import aslan_pairs, write_aslan
+from scipy.io import loadmat, savemat
+
+from pseudo3d import Pseudo3dError
+from pseudo3d.data.official.aslan import parse_pairs, read_aslan
+
+
+@pytest.fixture(scope="module")
+def aslan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("aslan")
+    write_aslan(folder)
+    return folder
+
+
+def only_pairs(folder, matrix, name="View2.mat", variable="action_splits_pairs"):
+    folder.mkdir(exist_ok=True)
+    savemat(folder / name, {variable: matrix})
+    return folder
+
+
+def test_view_2(aslan):
+    pairs = read_aslan(aslan)
+    raw = loadmat(aslan / "View2.mat")["action_splits_pairs"]
+    assert [s.path for s in pairs.samples.samples] == [f"ASLAN_AVI/{i:04}.avi" for i in range(1, 9)]
+    assert all(s.label is None and (pairs.samples.root / s.path).is_file() for s in pairs.samples.samples)
+    assert len(pairs.first) == 120
+    for fold in range(10):
+        inside = pairs.fold == fold
+        names = [pairs.samples.samples[i].path[-8:-4] for i in pairs.first[inside]]
+        assert names == [f"{int(number):04}" for number in raw[:, 0, fold]]
+        assert (pairs.second[inside] + 1 == raw[:, 1, fold]).all()  # all eight are used, so that places are ids
+        assert (pairs.same[inside] == raw[:, 2, fold]).all()
+    assert pairs.same.dtype == bool
+    assert pairs.missing == ()
+    assert pairs.notes[0] == "View-2"
+    assert "10 folds of 600" in pairs.notes[1]
+    assert len(pairs.notes) == 2
+
+
+def test_view_1(aslan):
+    pairs = read_aslan(aslan, view=1)
+    assert np.bincount(pairs.fold).tolist() == [24, 12]
+    expected = loadmat(aslan / "test_pairs.mat")["test_pairs"]
+    assert (pairs.first[pairs.fold == 1] + 1 == expected[:, 0]).all()
+    assert "1,200 to train and 600 to test" in pairs.notes[1]
+
+
+def test_lists_elsewhere_and_videos_under_other_names(aslan, tmp_path):
+    for number in range(1, 9):
+        (tmp_path / f"{number}.mp4").touch()
+    pairs = read_aslan(tmp_path, lists=aslan)
+    assert [s.path for s in pairs.samples.samples] == [f"{i}.mp4" for i in range(1, 9)]
+    (tmp_path / "0003.mp4").touch()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "0003.avi").touch()
+    with pytest.raises(Pseudo3dError, match=r"2 files below .* may be 0003\.avi"):
+        read_aslan(tmp_path, lists=aslan)
+
+
+def test_a_video_that_is_not_there_takes_its_pairs_along(aslan, tmp_path):
+    for number in (1, 2, 3, 5, 6, 8):
+        (tmp_path / f"{number:04}.avi").touch()
+    pairs, whole = read_aslan(tmp_path, lists=aslan), read_aslan(aslan)
+    assert pairs.missing == ("0004.avi", "0007.avi")
+    kept = ~np.isin(whole.first, (3, 6)) & ~np.isin(whole.second, (3, 6))
+    names = [s.path for s in pairs.samples.samples]
+    assert [names[i] for i in pairs.second] == [f"{i + 1:04}.avi" for i in whole.second[kept]]
+    assert np.array_equal(pairs.fold, whole.fold[kept])
+    assert any(f"{(~kept).sum()} of 120 pairs lack a video" in note for note in pairs.notes)
+    (tmp_path / "0001.avi").unlink()
+    (tmp_path / "0002.avi").unlink()
+    (tmp_path / "0003.avi").unlink()
+    (tmp_path / "0005.avi").unlink()
+    with pytest.raises(Pseudo3dError, match=r"fold \d+ of 10 has no pair of which both videos are below"):
+        read_aslan(tmp_path, lists=aslan)
+
+
+def test_pairs_alone_when_no_video_is_there(aslan, tmp_path):
+    pairs = read_aslan(tmp_path, lists=aslan)
+    assert len(pairs.missing) == 8
+    assert len(pairs.first) == 120
+    assert pairs.samples.samples[0].path == "0001.avi"
+
+
+def test_what_is_odd_is_told(aslan, tmp_path):
+    matrix = aslan_pairs(12, 8, 4, 0)
+    matrix[0, 2] = 1 - matrix[0, 2]
+    notes = read_aslan(aslan, lists=only_pairs(tmp_path, np.stack([matrix, matrix], axis=2))).notes
+    assert any("not half of the pairs are the same: fold 1 has 5 of 12, fold 2 has 5 of 12" in note for note in notes)
+    assert any(note.startswith("2 pairs are marked otherwise than their actions say") for note in notes)
+
+
+def test_the_official_counts_need_no_note(aslan, tmp_path):
+    splits = np.stack([aslan_pairs(600, 8, 4, fold) for fold in range(10)], axis=2)
+    assert read_aslan(aslan, lists=only_pairs(tmp_path, splits)).notes == ("View-2",)
+
+
+def test_errors(aslan, tmp_path):
+    with pytest.raises(Pseudo3dError, match="no view 3"):
+        read_aslan(aslan, view=3)
+    with pytest.raises(Pseudo3dError, match=r"pairs of ASLAN's View-2 \(View2\.mat\) are not below .*--lists"):
+        read_aslan(tmp_path)
+    with pytest.raises(Pseudo3dError, match=r"View2\.mat must have the variable action_splits_pairs; it has pairs"):
+        read_aslan(aslan, lists=only_pairs(tmp_path / "a", np.ones((4, 5, 2)), variable="pairs"))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "View2.mat").write_bytes(b"text")
+    with pytest.raises(Pseudo3dError, match="is no MATLAB file, or it is cut off"):
+        read_aslan(aslan, lists=tmp_path / "b")
+
+
+def test_damaged_files(aslan, tmp_path):
+    """Whatever is cut off or changed: pairs, or one line that says what is wrong."""
+    rng = random.Random(0)
+    for compressed in (False, True):
+        matrix = loadmat(aslan / "View2.mat")["action_splits_pairs"]
+        savemat(tmp_path / "good", {"action_splits_pairs": matrix}, do_compression=compressed, appendmat=False)
+        good = (tmp_path / "good").read_bytes()
+        for number in range(60):
+            content = bytearray(good if number % 2 else good[: rng.randrange(len(good))])
+            for _ in range(rng.randrange(6) if content else 0):
+                content[rng.randrange(len(content))] = rng.randrange(256)
+            (tmp_path / "View2.mat").write_bytes(content)
+            with contextlib.suppress(Pseudo3dError):
+                read_aslan(aslan, lists=tmp_path)
+
+
+def test_malformed_pairs():
+    good = aslan_pairs(4, 8, 4, 0)
+    with pytest.raises(Pseudo3dError, match="it is 4 x 4"):
+        parse_pairs(good[:, :4])
+    with pytest.raises(Pseudo3dError, match="no numbers"):
+        parse_pairs(np.array([["a"] * 5]))
+    with pytest.raises(Pseudo3dError, match="whole numbers"):
+        parse_pairs(good + 0.5)
+    with pytest.raises(Pseudo3dError, match="whole numbers"):
+        parse_pairs(good * np.nan)
+    wrong = np.stack([good, good], axis=2)
+    wrong[2, 1, 1] = 0
+    with pytest.raises(Pseudo3dError, match=r"v, fold 2, pair 3: has the id 0; ids of videos begin with 1"):
+        parse_pairs(wrong, source="v")
+    good[0, 2] = 2
+    with pytest.raises(Pseudo3dError, match=r"v, pair 1: is marked 2; it must be 1"):
+        parse_pairs(good, source="v")
