@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import LinearSVC
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.evaluation import svm
-from pseudo3d.evaluation.svm import evaluate_features
+from pseudo3d.evaluation.svm import (
+    choose_c,
+    evaluate_features,
+    l2_normalised,
+    leave_one_out_scores,
+    out_of_fold_scores,
+    signed_sqrt,
+    svm_scores,
+)
+from pseudo3d.evaluation.svm_solver import C_GRID
 
 
 def blobs(labels, dim=6, spread=1.0, seed=0):
@@ -85,7 +95,7 @@ def test_known_splits_equal_scikit_learn_used_directly(classes, splits, train, t
     assert result.predicted.tolist() == direct.predict(x[on_test]).tolist()
     assert result.accuracy == pytest.approx(direct.score(x[on_test], y[on_test]))
     decision = direct.decision_function(x[on_test])
-    np.testing.assert_allclose(result.scores if len(classes) > 2 else result.scores[:, 1], decision, rtol=1e-6)
+    np.testing.assert_allclose(result.scores if len(classes) > 2 else result.scores[:, 1], decision, atol=1e-3)
     assert result.labels.tolist() == y[on_test].tolist()
     assert result.videos == tuple(str(i) for i in np.flatnonzero(on_test))
     assert result.protocol == "the data's own splits"
@@ -108,18 +118,20 @@ def test_no_group_is_ever_on_both_sides(data, classes, groups, folds):
     named = [None if group is None else f"group {group}" for _, group in videos]
     own = [f"alone {i}" if group is None else group for i, group in enumerate(named)]
     sources = {label: {g for g, other in zip(own, labels, strict=True) if other == label} for label in labels}
-    features = np.arange(len(videos), dtype=float)[:, None] + 1  # says which video it is
+    angle = 0.01 * (np.arange(len(videos)) + 1)
+    features = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # the second says which video it is
     seen = []
 
-    def decide(x_train, y_train, x_test, num_classes, c, seed):
-        train, test = x_train[:, 0].astype(int) - 1, x_test[:, 0].astype(int) - 1
+    def decide(x_train, y_train, x_test, num_classes, **more):
+        train, test = (np.rint(np.arcsin(x[:, 1]) / 0.01).astype(int) - 1 for x in (x_train, x_test))
+        assert more["groups"] == [own[i] if named[i] else f"video {i}" for i in train]
         assert not {own[i] for i in train} & {own[i] for i in test}
         assert {labels[i] for i in train} == set(labels)
         assert len(test)
         seen.extend(test.tolist())
         return np.zeros((len(test), num_classes))
 
-    with mock.patch.object(svm, "_decide", decide), warnings.catch_warnings():
+    with mock.patch.object(svm, "svm_scores", decide), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn: the least populated class has fewer members than folds
         if len(sources) < 2:
             with pytest.raises(Pseudo3dError, match="at least two classes"):
@@ -188,3 +200,132 @@ def test_errors(change, words):
         arguments["labels"] = ["a", "a", "b", "a"]
     with pytest.raises(Pseudo3dError, match=words):
         evaluate_features(**arguments)
+
+
+def pool5_like(rows, classes, dim=40, noise=0.6, seed=0):
+    """Non-negative features with much in common, as pool5 has, and their classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(rows) % classes)
+    middles = rng.gamma(1.0, size=dim) + 0.7 * rng.gamma(1.0, size=(classes, dim))
+    return l2_normalised(np.maximum(middles[y] + noise * rng.normal(size=(rows, dim)), 0)), y
+
+
+def exact(x, y, test, c=1.0):
+    """One class against the rest by scikit-learn's own loop and its dual solver, to the last digits."""
+    svm = LinearSVC(C=c, tol=1e-10, max_iter=1_000_000, dual=True, random_state=0).fit(x, y)
+    decision = svm.decision_function(test)
+    return np.stack([-decision, decision], axis=1) if decision.ndim == 1 else decision
+
+
+@pytest.mark.parametrize("dim", [20, 90, 400])  # fewer features than rows, more than training rows, many more
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_scores_are_scikit_learns(classes, dim):
+    x, y = pool5_like(120, classes, dim)
+    got = svm_scores(x[:80], y[:80], x[80:], classes, c=2.0)
+    expected = exact(x[:80], y[:80], x[80:], c=2.0)
+    assert got.shape == (40, classes)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    assert got.argmax(axis=1).tolist() == expected.argmax(axis=1).tolist()
+
+
+def test_the_solution_is_a_minimum():
+    """The gradient of |w|^2 / 2 + b^2 / 2 + C sum max(0, 1 - s f(x))^2 is zero, b penalised as liblinear's."""
+    x, y = pool5_like(30, 3, 60)
+    f = svm_scores(x, y, x, 3, c=5.0)
+    for k in range(3):
+        sign = np.where(y == k, 1, -1)
+        alpha = 2 * 5.0 * np.maximum(0, 1 - sign * f[:, k])
+        np.testing.assert_allclose(x @ (x.T @ (alpha * sign)) + (alpha * sign).sum(), f[:, k], atol=1e-4)
+
+
+def test_the_number_of_jobs_changes_no_bit():
+    x, y = pool5_like(60, 4, 200)
+    assert np.array_equal(svm_scores(x, y, x, 4, jobs=1), svm_scores(x, y, x, 4, jobs=3))
+    assert np.array_equal(leave_one_out_scores(x, y, 4, jobs=1), leave_one_out_scores(x, y, 4, jobs=3))
+    one, three = (out_of_fold_scores(x, y, 4, c="cv", jobs=jobs) for jobs in (1, 3))
+    assert np.array_equal(one, three)
+
+
+@pytest.mark.parametrize("dim", [10, 50, 200])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_leave_one_out_is_the_loop_by_hand(classes, dim):
+    x, y = pool5_like(50, classes, dim)
+    got = leave_one_out_scores(x, y, classes)
+    for row in range(50):
+        others = np.arange(50) != row
+        np.testing.assert_allclose(got[row], exact(x[others], y[others], x[row : row + 1])[0], atol=2e-5)
+
+
+def test_a_row_may_show_several_classes():
+    x, _ = pool5_like(80, 4, 30)
+    truth = np.random.default_rng(1).random((80, 3)) < 0.4
+    got = svm_scores(x[:50], truth[:50], x[50:], 3)
+    for k in range(3):
+        np.testing.assert_allclose(got[:, k], exact(x[:50], truth[:50, k], x[50:])[:, 1], atol=2e-5)
+    folded = out_of_fold_scores(x[:50], truth[:50], 3, c="cv")
+    assert folded.shape == (50, 3)
+
+
+def test_out_of_fold_scores_are_of_svms_that_did_not_see_the_row():
+    x, y = pool5_like(60, 3, 100)
+    groups = np.arange(60) // 2
+    got = out_of_fold_scores(x, y, 3, groups=groups, folds=4, seed=5)
+    folds = StratifiedGroupKFold(4, shuffle=True, random_state=5).split(x, y, groups)
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+        np.testing.assert_allclose(got[test], exact(x[train], y[train], x[test]), atol=2e-5)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_constant_is_chosen_on_training_rows_by_cross_validation(grouped):
+    x, y = pool5_like(90, 3, 60, noise=1.5)
+    groups = np.arange(90) // 3 if grouped else None
+    right = []
+    for c in C_GRID:
+        folds = StratifiedGroupKFold(3, shuffle=True, random_state=2).split(x, y, groups if grouped else np.arange(90))
+        right.append(sum((exact(x[a], y[a], x[b], c).argmax(axis=1) == y[b]).sum() for a, b in folds))
+    best = C_GRID[int(np.argmax(right))]  # the first of equals
+    assert len(set(right)) > 1
+    assert choose_c(x, y, 3, groups=groups, seed=2) == best
+    test = pool5_like(40, 3, 60, seed=1)[0]
+    chosen = svm_scores(x, y, test, 3, c="cv", groups=groups, seed=2)
+    np.testing.assert_allclose(chosen, svm_scores(x, y, test, 3, c=best), atol=1e-9)
+
+
+def test_each_left_out_row_has_a_constant_of_its_own():
+    x, y = pool5_like(24, 2, 30, noise=1.5)
+    got = leave_one_out_scores(x, y, 2, c="cv", seed=3)
+    for row in range(24):
+        others = np.delete(np.arange(24), row)
+        constant = choose_c(x[others], y[others], 2, seed=3)
+        np.testing.assert_allclose(got[row], exact(x[others], y[others], x[row : row + 1], constant)[0], atol=1e-4)
+
+
+def test_normalisations():
+    x = np.array([[3.0, -4.0], [0.0, 0.0], [-9.0, 16.0]])
+    assert l2_normalised(x).tolist() == [[0.6, -0.8], [0, 0], [-9 / np.hypot(9, 16), 16 / np.hypot(9, 16)]]
+    assert signed_sqrt(x).tolist() == [[np.sqrt(3), -2], [0, 0], [-3, 4]]
+    assert l2_normalised(x.astype(np.float32)).dtype == signed_sqrt(x.astype(np.float32)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": np.array([0, 0, 2, 2])}, "class 1 has no training video where an SVM is to be trained"),
+        ({"y": np.array([1, 1, 1, 1]), "num_classes": 2}, "class 0 has no training video"),
+        ({"y": np.ones((4, 3), bool)}, "every training video shows class 0: an SVM needs some that do not"),
+        ({"train": np.array([[1.0], [np.nan], [2.0], [3.0]])}, r"1 videos have NaN or infinite features \(row 1\)"),
+        ({"test": np.array([[np.inf]])}, r"1 videos have NaN or infinite features \(row 0\)"),
+        ({"c": 0.0}, "constant must be a number above 0, or cv, got 0"),
+        ({"c": "cv"}, "class 1 has videos of one source only"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+    ],
+)
+def test_svm_errors(change, words):
+    arguments = {
+        "train": np.arange(4.0)[:, None], "y": np.array([0, 0, 1, 2]), "test": np.ones((2, 1)), "num_classes": 3,
+    }  # fmt: skip
+    arguments |= change
+    more = {key: arguments.pop(key) for key in ("c", "jobs") if key in arguments}
+    with pytest.raises(Pseudo3dError, match=words):
+        svm_scores(*arguments.values(), **more)

@@ -1,5 +1,6 @@
-"""``p3d evaluate``."""
+"""``p3d evaluate``: a store judged by a linear SVM, or a protocol of the paper, by its name (``protocols.py``)."""
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,57 @@ if TYPE_CHECKING:
     from pseudo3d.features.store import FeatureStore
 
 
+_PROTOCOLS = {
+    "hits": "clip hit@1, video hit@1 and hit@5 of a network on your own labelled videos",
+    "ucf101": "accuracy on the three splits and their mean: linear SVM or network (Table 3)",
+    "hmdb51": "the same on HMDB51",
+    "activitynet": "top-1, top-3, mAP on the validation set of ActivityNet v1.3 (Table 4)",
+    "sports1m": "clip hit@1, video hit@1 and hit@5 on the test set of Sports-1M (Table 2)",
+    "kinetics": "the same on the validation set of Kinetics-400 or -600",
+    "aslan": "do two videos show the same action? 12 similarities on 4 layers, 10 folds (Table 5)",
+    "yupenn": "scenes of YUPENN, one video left out at a time (Table 6)",
+    "dynamic-scene": "scenes of Dynamic Scene, one video left out at a time (Table 6)",
+    "fuse": "late fusion of the scores of several runs or other tools",
+}
+
+_HELP = """usage: p3d evaluate STORE [...]         judge any store's features by a linear SVM
+       p3d evaluate PROTOCOL --out OUT [...]
+
+Protocols, from a store (--features STORE) or straight from videos (--weights WEIGHTS); each prints the paper's table
+with a row of ours:
+{protocols}
+
+A store in a folder of such a name is ./ucf101. `p3d evaluate PROTOCOL --help` explains one and shows an example.
+"""
+
+
 def run(args: Sequence[str]) -> int:
-    """Parse and run."""
+    """Parse and run: the protocol that the first word names, else the store."""
     from pseudo3d.cli import parse
 
+    if args and args[0] in _PROTOCOLS:
+        from pseudo3d.commands.protocols import run as run_protocol
+
+        return run_protocol(args[0], args[1:])
+    if args and args[0] in ("-h", "--help"):
+        print(_HELP.format(protocols=_list_protocols()))  # then the options for a store
+    if args and not args[0].startswith("-"):
+        _check_meant(args[0])
     return parse(evaluate, "evaluate", args)
+
+
+def _list_protocols() -> str:
+    width = max(map(len, _PROTOCOLS))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in _PROTOCOLS.items())
+
+
+def _check_meant(word: str) -> None:
+    """Raise for a word that is no store and nearly a protocol."""
+    from pseudo3d.errors import Pseudo3dError
+
+    near = difflib.get_close_matches(word.lower().replace("_", "-"), _PROTOCOLS, n=1)
+    if near and "/" not in word and not Path(word).exists():
+        raise Pseudo3dError(f"no store and no protocol {word!r}; did you mean {near[0]}? See p3d evaluate --help")
 
 
 def evaluate(

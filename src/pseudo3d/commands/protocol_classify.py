@@ -1,0 +1,380 @@
+"""Classification protocols as they run: lists, stores and checks in, a result out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
+from pseudo3d.commands.protocol_source import Source, Wanted, listed_once, open_store
+
+if TYPE_CHECKING:
+    from pseudo3d.data.annotations import SampleList
+    from pseudo3d.data.official import OfficialSet
+    from pseudo3d.data.official.aslan import PairSet
+    from pseudo3d.evaluation.classification import Measure, SplitScores
+    from pseudo3d.features.store import FeatureStore
+
+Constant = float | Literal["cv"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The official data set.
+
+    Args:
+        data: folder of the videos, in the official layout.
+        lists: folder of the official lists or annotations, if they are not in there.
+    """
+
+    data: Path
+    lists: Path | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """What of this decides the result, in JSON types."""
+        return {"data": str(self.data.absolute()), "lists": None if self.lists is None else str(self.lists.absolute())}
+
+
+@dataclass(frozen=True)
+class Svm:
+    """A linear SVM on a representation.
+
+    Args:
+        layer: which features; the paper's are pool5, the C3D paper's fc6.
+        c: the SVM's constant (the papers state none; 1 is ours), or cv: chosen by cross-validation within the training
+            videos, never on test videos.
+        train_scores: score the training videos, too, each by an SVM that was trained without it: p3d evaluate fuse
+            finds its weights on them.
+    """
+
+    layer: str = "pool5"
+    c: Constant = 1.0
+    train_scores: tyro.conf.FlagCreatePairsOff[bool] = False
+
+
+def check_constant(c: Constant) -> None:
+    """Raise a Pseudo3dError for an SVM's constant that is none."""
+    from pseudo3d.errors import Pseudo3dError
+
+    if c != "cv" and not 0 < c < float("inf"):
+        raise Pseudo3dError(f"--c must be above 0, or cv, got {c}")
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """How a labelled set is judged.
+
+    Args:
+        name: of the result.
+        read: the set, for the name of a split.
+        splits: names of them.
+        tested: the side that is judged, "train" being the other: "test" or "val".
+        measure: what is counted.
+        svm: None: by the network's own probabilities.
+        clip_hits: count single clips, too.
+        sampler: of the clips.
+        dead_links: videos of the list that nobody has any more are no error.
+        own_classes: the data's classes need not be all of the network's, nor in its order.
+        asked: what else decides the result, in JSON types.
+    """
+
+    name: str
+    read: "Callable[[str], OfficialSet]"
+    splits: tuple[str, ...]
+    tested: str
+    measure: "Measure"
+    svm: Svm | None = None
+    clip_hits: bool = False
+    sampler: Literal["uniform", "random"] = "uniform"
+    dead_links: bool = False
+    own_classes: bool = False
+    asked: Mapping[str, Any] | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """Of a store."""
+        layers = ("prob",) if self.svm is None else (self.svm.layer,)
+        return Wanted(layers, per_clip=self.svm is None and self.clip_hits, sampler=self.sampler)
+
+
+def classify(protocol: Protocol, source: Source) -> Finished:
+    """Run a protocol on every split.
+
+    Raises:
+        Pseudo3dError: options, lists, videos or features that cannot be used, or a result that would mislead.
+    """
+    from pseudo3d.evaluation.representations import check_same_network
+
+    svm = protocol.svm
+    source.check(1 if svm is not None else len(protocol.splits))
+    asked = {"splits": list(protocol.splits), **(protocol.asked or {}), **source.asked()}
+    if svm is not None:
+        check_constant(svm.c)
+        asked |= {"layer": svm.layer, "c": svm.c, "train_scores": svm.train_scores}
+    check_out(source.out, protocol.name, asked)
+    sets = {split: protocol.read(split) for split in protocol.splits}
+    footnotes = dict.fromkeys(note for each in sets.values() for note in notes_of(each, source, protocol.dead_links))
+    check_sides_of(sets, protocol, source)
+    if svm is not None:
+        videos = listed_once([each.samples for each in sets.values()], ("train", protocol.tested))
+        stores = [open_store(source, videos, protocol.wanted)] * len(sets)
+    else:
+        several = len(sets) > 1
+        stores = [
+            open_store(source, each.samples.split(protocol.tested), protocol.wanted, i if several else None)
+            for i, each in enumerate(sets.values())
+        ]
+    check_same_network(stores, same_weights=False)
+    if svm is None:
+        _check_own_networks(stores)
+    runs = {}
+    for (split, each), store in zip(sets.items(), stores, strict=True):
+        runs[split], more = _run(protocol, each, store, source)
+        footnotes |= dict.fromkeys(f"split {split}: {note}" if len(sets) > 1 else note for note in more)
+    return _finished(protocol, source, stores, sets, runs, asked, tuple(footnotes))
+
+
+def _check_own_networks(stores: "Sequence[FeatureStore]") -> None:
+    """Refuse one network for several splits: it has seen test videos of the others.
+
+    Raises:
+        Pseudo3dError: two stores are of the same weights.
+    """
+    from pseudo3d.errors import Pseudo3dError
+
+    seen: dict[str, str] = {}
+    for store in stores:
+        weights = store.info.get("weights")
+        if weights is not None and weights in seen:
+            raise Pseudo3dError(
+                f"{seen[weights]} and {store.location} are of the same weights: a network that was trained on one "
+                "split has seen test videos of the others; give each split its own, or fewer --splits"
+            )
+        seen[str(weights)] = store.location
+
+
+def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source: Source) -> None:
+    """What can be refused before hours of extraction.
+
+    Raises:
+        Pseudo3dError: no video to test on, one on both sides, or weights that were trained on one.
+    """
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.evaluation.honesty import check_sides
+
+    for number, official in enumerate(sets.values()):
+        check_sides(official.samples.samples)
+        tested = official.samples.split(protocol.tested)
+        if not tested.samples:
+            raise Pseudo3dError(f"{official.title}: no video is in the split {protocol.tested!r}")
+        check_weights(source, tested, number if protocol.svm is None else 0)
+
+
+def check_weights(source: Source, tested: "SampleList", number: int = 0) -> None:
+    """Refuse weights of a run that was trained on videos to test on.
+
+    Args:
+        source: the weights, if it has any.
+        tested: the videos.
+        number: which of the weights.
+
+    Raises:
+        Pseudo3dError: it was; or none of the videos is there to extract.
+    """
+    from pseudo3d.errors import Pseudo3dError, first_few
+    from pseudo3d.evaluation.honesty import check_not_trained_on
+    from pseudo3d.video.segments import split_segment
+
+    if not source.weights:
+        return
+    files = {sample.path: tested.root / split_segment(sample.path)[0] for sample in tested.samples}
+    gone = [path for path, file in files.items() if not file.is_file()]
+    if gone:
+        raise Pseudo3dError(
+            f"{tested.root}: {len(gone)} of {len(files)} videos are not there ({first_few(gone)}); --weights needs the "
+            "videos, --features a store of them"
+        )
+    if Path(source.weights[number]).exists():
+        check_not_trained_on(source.weights[number], tested.samples, root=tested.root)
+
+
+def notes_of(official: "OfficialSet | PairSet", source: Source, dead_links: bool = False) -> tuple[str, ...]:
+    """What is to be said of a set as it lies on the disk.
+
+    Raises:
+        Pseudo3dError: videos of the lists are not there, and nobody has allowed that.
+    """
+    from pseudo3d.errors import Pseudo3dError, first_few
+
+    missing = official.missing
+    about_missing = tuple(note for note in official.notes if note.startswith(f"{len(missing):,} of "))
+    others = tuple(note for note in official.notes if note not in about_missing)
+    if not missing:
+        return official.notes
+    if source.features and len(missing) >= len(official.samples):  # lists alone: the features were made elsewhere
+        return others
+    what = f"{len(missing):,} videos of the official lists are not there"
+    if not (dead_links or source.allow_missing):
+        raise Pseudo3dError(
+            f"{what} ({first_few(missing)}); get them, or leave them out with --allow-missing, which is told"
+        )
+    return (f"{what} and are left out", *others)
+
+
+def _run(
+    protocol: Protocol, official: "OfficialSet", store: "FeatureStore", source: Source
+) -> tuple["SplitScores", tuple[str, ...]]:
+    """One split: its scores, and what is to be said of them."""
+    from pseudo3d.evaluation.classification import svm_split
+    from pseudo3d.evaluation.honesty import check_content, check_not_trained_on, left_out_footnote
+    from pseudo3d.evaluation.representations import read_representations
+
+    svm, root = protocol.svm, official.samples.root
+    if svm is None:
+        return _network(protocol, official.samples.split(protocol.tested), store, source)
+    sides = tuple(sample for sample in official.samples.samples if sample.split in ("train", protocol.tested))
+    found = read_representations(
+        store, replace(official.samples, samples=sides), (svm.layer,), allow_missing=source.allow_missing
+    )
+    rows = [row for row, sample in enumerate(found.samples) if sample.split == protocol.tested]
+    notes = check_not_trained_on(
+        store.info, [found.samples[i] for i in rows], root=root, sources=[found.sources[i] for i in rows]
+    )
+    notes += check_content(found.samples, found.sources, refuse=False)
+    scores = svm_split(
+        found.samples,
+        found.features[svm.layer],
+        official.samples.class_names,
+        measure=protocol.measure,
+        tested=protocol.tested,
+        c=svm.c,
+        train_scores=svm.train_scores,
+    )
+    return scores, (*notes, *left_out_footnote(found.left_out))
+
+
+def _network(
+    protocol: Protocol, tested: "SampleList", store: "FeatureStore", source: Source
+) -> tuple["SplitScores", tuple[str, ...]]:
+    from pseudo3d.evaluation.classification import SplitScores, class_columns, clip_hit_at_1, truth_of
+    from pseudo3d.evaluation.honesty import check_not_trained_on, left_out_footnote
+    from pseudo3d.evaluation.representations import read_representations
+    from pseudo3d.evaluation.scores import Scores
+
+    network = tuple(store.info.get("class_names") or ())
+    names = network if protocol.own_classes and network else tested.class_names
+    columns, notes = class_columns(network, names, store.shape("prob")[0])
+    found = read_representations(store, tested, ("prob",), allow_missing=source.allow_missing)
+    notes += check_not_trained_on(store.info, found.samples, root=tested.root, sources=found.sources)
+    truth = truth_of(found.samples, names)
+    values = found.features["prob"][:, columns]
+    scores = Scores(tuple(sample.path for sample in found.samples), names, truth, values, "probability")
+    counted = protocol.measure(scores)
+    notes = (*notes, *left_out_footnote(found.left_out))
+    if protocol.clip_hits and "prob" in store.clip_layers:
+        row_of = dict(zip(found.videos, truth, strict=True))
+        clips = ((prob[:, columns], row_of[video]) for video, _, prob in store.clips("prob") if video in row_of)
+        counted = {"clip hit@1": clip_hit_at_1(clips), **counted}
+    elif protocol.clip_hits:
+        notes = (*notes, "clip hit@1 was not measured: the store has no features of single clips (--per-clip)")
+    sampler = store.info.get("sampler")
+    if sampler is not None and sampler != protocol.sampler:
+        notes = (*notes, f"clips were chosen by the sampler {sampler}; this protocol's is {protocol.sampler}")
+    return SplitScores(scores, counted), notes
+
+
+def _finished(
+    protocol: Protocol,
+    source: Source,
+    stores: "Sequence[FeatureStore]",
+    sets: "Mapping[str, OfficialSet]",
+    runs: "Mapping[str, SplitScores]",
+    asked: dict[str, Any],
+    footnotes: tuple[str, ...],
+) -> Finished:
+    from pseudo3d.evaluation.classification import measurements_of
+    from pseudo3d.evaluation.results import Result
+
+    facts = {
+        "asked": asked,
+        "classifier": "network" if protocol.svm is None else "linear SVM",
+        "classes": len(next(iter(sets.values())).samples.class_names),
+        "tested videos": {split or "all": len(run.test.videos) for split, run in runs.items()},
+        "sets": [each.title for each in sets.values()],
+        **facts_of(stores),
+    }
+    measurements = measurements_of({split: run.values for split, run in runs.items()})
+    scores = {}
+    for split, run in runs.items():
+        ending = f"-{split}" if len(runs) > 1 else ""
+        scores[ending] = run.test
+        if run.train is not None:
+            scores[f"{ending}-train"] = run.train
+    name = source.called(stores[0])
+    figures = confusion_of(scores, name)
+    return Finished(source.out, Result(protocol.name, name, measurements, facts, footnotes), scores, figures)
+
+
+def labelled_set(source: Source, data: Path | None, groups: Path | None, split: str) -> "OfficialSet":
+    """A person's own labelled videos: those of the split "test", or all of them where there is none.
+
+    Args:
+        source: a store that knows its labels, where no data are named.
+        data: a folder or list.
+        groups: file of groups.
+        split: has no name here.
+
+    Raises:
+        Pseudo3dError: neither data nor a store, or what ``read_samples`` raises.
+    """
+    from pseudo3d.data.annotations import Sample, SampleList, read_samples
+    from pseudo3d.data.official import OfficialSet
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.features.store import FeatureStore
+
+    if data is not None:
+        samples = read_samples(data, groups=groups)
+    elif source.features:
+        store = FeatureStore(source.features[0])
+        rows = zip(store.videos, store.labels, store.splits, store.groups, strict=True)
+        listed = []
+        for video, label, side, group in rows:
+            first, *more = (None,) if label is None else label.split("|")
+            listed.append(Sample(video, first, side, group, tuple(str(each) for each in more)))
+        samples = SampleList(Path(store.info.get("root") or "."), tuple(listed))
+    else:
+        raise Pseudo3dError("--data must be given with --weights: a folder of labelled videos or a list")
+    sides = {sample.split for sample in samples.samples}
+    judged = "test" if "test" in sides else "all"
+    if judged == "all":
+        samples = replace(samples, samples=tuple(replace(sample, split="test") for sample in samples.samples))
+    title = f"{data if data is not None else source.features[0]}, {'test split' if judged == 'test' else 'all videos'}"
+    return OfficialSet("hits", title, samples)
+
+
+def facts_of(stores: "Sequence[FeatureStore]") -> dict[str, Any]:
+    """What made the features: of the first store, and where all of them are."""
+    info = stores[0].info
+    kept = (
+        "architecture",
+        "weights",
+        "preprocessing",
+        "sampler",
+        "seed",
+        "clips",
+        "mirror",
+        "dtype",
+        "device",
+        "engine",
+        "made_with",
+    )
+    places = list(dict.fromkeys(str(store.location) for store in stores))
+    return {
+        "store": places[0],
+        "stores": places,
+        "root": info.get("root"),
+        "weights of all": [store.info.get("weights") for store in stores],
+        **{key: info[key] for key in kept if key in info},
+    }

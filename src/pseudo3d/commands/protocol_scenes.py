@@ -1,0 +1,92 @@
+"""Scene recognition as a command: every video is left out once (YUPENN, Dynamic Scene; paper section 5, Table 6)."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from pseudo3d.commands.protocol_classify import Constant, Data, check_constant, check_weights, facts_of, notes_of
+from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
+from pseudo3d.commands.protocol_source import Source, Wanted, open_store
+
+if TYPE_CHECKING:
+    from pseudo3d.data.official import OfficialSet
+    from pseudo3d.features.store import FeatureStore
+
+Variant = Literal["plain", "authors"]
+_SHORT_EDGE = 160  # the authors' answer on Dynamic Scene
+
+
+def leave_one_out(
+    name: Literal["yupenn", "dynamic-scene"],
+    read: "Callable[[str], OfficialSet]",
+    data: Data,
+    source: Source,
+    c: Constant,
+    variant: Variant,
+) -> Finished:
+    """Classify each video by an SVM that was trained on all others.
+
+    Args:
+        name: of the set.
+        read: the set.
+        data: where it is.
+        source: where the features come from.
+        c: the SVM's constant.
+        variant: "plain": L2-normalised pool5; "authors": of frames of short edge 160, averaged with the mirror image,
+            signed square root, then L2.
+
+    Raises:
+        Pseudo3dError: options, lists, videos or features that cannot be used.
+    """
+    from pseudo3d.evaluation.classification import accuracy, measurements_of, truth_of
+    from pseudo3d.evaluation.honesty import check_not_trained_on, left_out_footnote
+    from pseudo3d.evaluation.representations import read_representations
+    from pseudo3d.evaluation.results import Result
+    from pseudo3d.evaluation.scenes import evaluate_scenes
+    from pseudo3d.evaluation.scores import Scores
+
+    source.check()
+    check_constant(c)
+    asked = {**data.asked(), **source.asked(), "c": c, "variant": variant}
+    check_out(source.out, name, asked)
+    official = read("")
+    notes = notes_of(official, source)
+    check_weights(source, official.samples)
+    authors = variant == "authors"
+    wanted = Wanted(("pool5",), resize=_SHORT_EDGE if authors else None, mirror=authors)
+    store = open_store(source, official.samples, wanted)
+    notes += _differences(store, variant)
+    found = read_representations(store, official.samples, ("pool5",), allow_missing=source.allow_missing)
+    notes += check_not_trained_on(store.info, found.samples, root=official.samples.root, sources=found.sources)
+    names = official.samples.class_names
+    truth = truth_of(found.samples, names)
+    values = evaluate_scenes(found.features["pool5"], truth.argmax(axis=1), plain=not authors, c=c)
+    scores = {"": Scores(tuple(each.path for each in found.samples), names, truth, values, "decision")}
+    facts = {
+        "asked": asked,
+        "classifier": "linear SVM, one video left out at a time",
+        "layer": "pool5",
+        "svm C": c,
+        "variant": variant,
+        "classes": len(names),
+        "tested videos": {"all": len(found.samples)},
+        "sets": [official.title],
+        **facts_of([store]),
+    }
+    row, notes = source.called(store), (*notes, *left_out_footnote(found.left_out))
+    result = Result(name, row, measurements_of({"": accuracy(scores[""])}), facts, tuple(dict.fromkeys(notes)))
+    return Finished(source.out, result, scores, confusion_of(scores, row))
+
+
+def _differences(store: "FeatureStore", variant: Variant) -> tuple[str, ...]:
+    """What of the authors' way a store that is there was not made in."""
+    if variant == "plain":
+        return ()
+    notes = []
+    if not store.info.get("mirror"):
+        notes.append("features of the mirror image are not averaged in, as the authors did (p3d extract --mirror)")
+    resize = store.info.get("preprocessing", {}).get("resize")
+    if resize != _SHORT_EDGE:
+        notes.append(
+            f"frames were resized to {resize}, the authors' have a short edge of 160 (p3d extract --resize 160)"
+        )
+    return tuple(notes)

@@ -1,0 +1,227 @@
+"""Where a protocol's features come from: stores that are there, or the videos themselves, extracted first."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from pseudo3d.data.annotations import SampleList
+    from pseudo3d.features.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is evaluated, and where the results go.
+
+    Args:
+        out: folder of the results: result.json, scores, tables, pictures, and the features if they are extracted.
+        features: a store that p3d extract made of these videos, or its URL; several where every split has a network of
+            its own, in the order of --splits.
+        weights: the network to extract with, if there is no store: a pretrained folder, a weights file, "imagenet" or
+            "hf:owner/name"; several where every split has a network of its own.
+        name: what the row is called in the tables.
+        allow_missing: go on without the videos that have no features; the table says how many.
+        model: for extraction: name of the network; auto is the one that the weights are of.
+        class_names: for extraction: file with one class name a line, for weights that do not carry them.
+        clips: for extraction: clips of each video (20 in the paper).
+        device: for extraction: auto, cpu, cuda, mps.
+        dtype: for extraction: precision; auto is bfloat16 where the hardware has it.
+        batch_size: for extraction: clips in a batch.
+        workers: for extraction: processes that decode; 0 to decode in this one.
+    """
+
+    out: Path
+    features: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    name: str | None = None
+    allow_missing: tyro.conf.FlagCreatePairsOff[bool] = False
+    model: str = "auto"
+    class_names: Path | None = None
+    clips: int = 20
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+
+    def check(self, count: int = 1) -> None:
+        """That features or weights are given, for ``count`` networks.
+
+        Raises:
+            Pseudo3dError: neither, both, or another number of them.
+        """
+        from pseudo3d.errors import Pseudo3dError
+
+        if bool(self.features) == bool(self.weights):
+            raise Pseudo3dError("give either --features STORE (made by p3d extract) or --weights WEIGHTS")
+        option, given = ("--features", self.features) if self.features else ("--weights", self.weights)
+        if len(given) != count:
+            wanted = "one" if count == 1 else f"{count}, one for each split (or fewer --splits)"
+            raise Pseudo3dError(f"{option} has {len(given)} values, {wanted} needed here: {' '.join(given)}")
+        if len(set(given)) < len(given):
+            raise Pseudo3dError(
+                f"{option} names the same thing twice: a network that was trained on one split has seen test videos of "
+                "the others"
+            )
+
+    def asked(self) -> dict[str, Any]:
+        """What of this decides the result, in JSON types."""
+        told: dict[str, Any] = {"features": [_absolute(each) for each in self.features]}
+        if self.weights:
+            class_names = None if self.class_names is None else str(self.class_names.absolute())
+            told |= {
+                "weights": [_absolute(each) for each in self.weights],
+                "model": self.model,
+                "class_names": class_names,
+                "clips": self.clips,
+                "dtype": self.dtype,
+            }
+        return told
+
+    def called(self, store: "FeatureStore") -> str:
+        """The name of the row: as given, else the network's and what it was given as."""
+        if self.name is not None:
+            return self.name
+        network = store.info.get("architecture", {}).get("name", "features")
+        given = (*self.features, *self.weights)[0].rstrip("/")
+        return f"{network}, {given}"
+
+
+def _absolute(place: str) -> str:
+    return str(Path(place).absolute()) if Path(place).exists() else place
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a protocol needs of a store.
+
+    Args:
+        layers: activations.
+        per_clip: those of every clip, too; of a store that is there they are used if it has them.
+        sampler: how clips are chosen.
+        resize: short edge of the frames; None: the network's own.
+        mirror: average each clip's features with those of its mirror image.
+    """
+
+    layers: tuple[str, ...]
+    per_clip: bool = False
+    sampler: Literal["uniform", "random"] = "uniform"
+    resize: int | None = None
+    mirror: bool = False
+
+    def options(self) -> str:
+        """As options of p3d extract."""
+        words = [f"--layers {','.join(self.layers)}"]
+        words += ["--per-clip"] if self.per_clip else []
+        words += [f"--sampler {self.sampler}"] if self.sampler != "uniform" else []
+        words += [f"--resize {self.resize}"] if self.resize is not None else []
+        words += ["--mirror"] if self.mirror else []
+        return " ".join(words)
+
+
+def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: int | None = None) -> "FeatureStore":
+    """The store to evaluate: the one that is given, or OUT/features, extracted now or from where it stopped.
+
+    Args:
+        source: which.
+        samples: the videos that are needed.
+        wanted: what of them.
+        number: place of the split among ``source.features`` or ``source.weights`` where each has its own.
+
+    Raises:
+        Pseudo3dError: no such store, a layer that it does not have, or no video could be used.
+        KeyboardInterrupt: the extraction was stopped; the same command goes on.
+    """
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.features.store import FeatureStore
+
+    if source.features:
+        store = FeatureStore(source.features[number or 0])
+    else:
+        _extract(source, samples, wanted, number)
+        store = FeatureStore(source.out / _numbered("features", number))
+    if len(store) == 0:
+        raise Pseudo3dError(f"{store.location}: holds no features ({len(store.failures)} videos failed)")
+    lacking = [layer for layer in wanted.layers if layer not in store.layers]
+    if lacking:
+        raise Pseudo3dError(
+            f"{store.location}: has no {', '.join(lacking)} (it has {', '.join(store.layers)}); make a store that has: "
+            f"p3d extract VIDEOS --weights WEIGHTS {wanted.options()} --out STORE"
+        )
+    return store
+
+
+def _extract(source: Source, samples: "SampleList", wanted: Wanted, number: int | None) -> None:
+    from pseudo3d.commands.extract import extract
+    from pseudo3d.errors import Pseudo3dError
+
+    if not samples.samples:
+        raise Pseudo3dError(f"{samples.root}: there is no video to extract")
+    source.out.mkdir(parents=True, exist_ok=True)
+    code = extract(
+        _named(samples, source.out / f"{_numbered('videos', number)}.csv"),
+        weights=source.weights[number or 0],
+        out=str(source.out / _numbered("features", number)),
+        model=source.model,
+        class_names=source.class_names,
+        layers=",".join(wanted.layers),
+        per_clip=wanted.per_clip,
+        clips=source.clips,
+        sampler=wanted.sampler,
+        resize=wanted.resize,
+        mirror=wanted.mirror,
+        device=source.device,
+        dtype=source.dtype,
+        batch_size=source.batch_size,
+        workers=source.workers,
+    )
+    if code == 130:
+        raise KeyboardInterrupt
+    if code == 2:
+        raise Pseudo3dError("no video could be used; each is named above")
+
+
+def _numbered(stem: str, number: int | None) -> str:
+    return stem if number is None else f"{stem}-{number + 1}"
+
+
+def _named(samples: "SampleList", path: Path) -> tuple[Path, ...]:
+    """The videos as p3d extract takes them: a list with labels, written to ``path``; without labels, the files.
+
+    Raises:
+        Pseudo3dError: ``path`` is there and lists other videos.
+    """
+    from pseudo3d import files
+    from pseudo3d.data.annotations import label_text
+    from pseudo3d.errors import Pseudo3dError
+
+    if any(sample.label is None for sample in samples.samples):
+        return tuple(samples.root / sample.path for sample in samples.samples)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("path", "label", "split", "group"))
+    for sample in samples.samples:
+        place = (samples.root / sample.path).absolute().as_posix()
+        table.writerow((place, label_text(sample), sample.split or "", sample.group or ""))
+    if path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
+        raise Pseudo3dError(f"{path}: lists other videos than are there now; give another folder for --out")
+    files.write_text(path, text.getvalue())
+    return (path,)
+
+
+def listed_once(parts: Sequence["SampleList"], sides: Sequence[str]) -> "SampleList":
+    """The videos of several splits, each once and without a side of its own: what is extracted for all of them.
+
+    Args:
+        parts: the splits.
+        sides: which sides of them, such as ("train", "test").
+    """
+    from dataclasses import replace
+
+    used = (sample for part in parts for sample in part.samples if sample.split in sides)
+    found = {sample.path: replace(sample, split=None) for sample in used}
+    return replace(parts[0], samples=tuple(found[path] for path in sorted(found)))
