@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudo3d import Pseudo3dError
-from pseudo3d.visualize.plots import plot_confusion, plot_curves, plot_embedding, save_figure, tsne
+from pseudo3d.visualize.plots import plot_confusion, plot_curves, plot_embedding, save_figure
 
 
 def class_names(count):
@@ -179,40 +178,6 @@ def test_embedding_without_labels():
 def test_a_class_with_an_empty_name_is_not_unlabelled():
     figure = plot_embedding([("a", np.eye(2))], ["", None])
     assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [1, 1]
-
-
-def blobs():
-    rng = np.random.default_rng(0)
-    return np.concatenate([5 * np.eye(8)[i] + rng.normal(0, 0.3, (15, 8)) for i in range(3)]).astype(np.float32)
-
-
-def test_tsne_keeps_blobs_apart_and_depends_on_the_seed_alone():
-    features = blobs()
-    points = tsne(features, seed=3)
-    assert points.shape == (45, 2)
-    assert np.array_equal(points, tsne(features, seed=3))
-    # lengths do not matter, up to the amplification of rounding by the descent: compare what is near what
-    for mapped in (points, tsne(features * np.linspace(0.5, 20, 45, dtype=np.float32)[:, None], seed=3)):
-        distance = np.linalg.norm(mapped[:, None] - mapped[None], axis=2) + np.diag(np.full(45, np.inf))
-        assert (distance.argmin(axis=1) // 15 == np.arange(45) // 15).all()
-        centres = mapped.reshape(3, 15, 2).mean(axis=1)
-        radius = np.linalg.norm(mapped.reshape(3, 15, 2) - centres[:, None], axis=2).max()
-        apart = min(np.linalg.norm(centres[i] - centres[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-        assert apart > 2 * radius
-
-
-def test_tsne_of_three_videos():
-    assert np.isfinite(tsne(np.eye(3))).all()
-
-
-def test_tsne_of_too_little():
-    with pytest.raises(Pseudo3dError, match="a map needs at least 3 videos, got 2"):
-        tsne(np.eye(2))
-    # scikit-learn does not survive it
-    with pytest.raises(Pseudo3dError, match="all 5 videos have the same features: there is nothing to map"):
-        tsne(np.ones((5, 4)))
-    with pytest.raises(Pseudo3dError, match="the same features"):
-        tsne(np.linspace(1, 2, 5)[:, None] * np.ones((5, 4)))
 
 
 def lines_of(axes):

@@ -187,7 +187,8 @@ def _draw(out: Path, names: list[str]) -> None:
     import numpy as np
 
     from pseudo3d.features.store import FeatureStore
-    from pseudo3d.visualize.plots import plot_embedding, save_figure, tsne
+    from pseudo3d.visualize.embedding import tsne
+    from pseudo3d.visualize.plots import plot_embedding, save_figure
 
     stores = [FeatureStore(out / "features" / name) for name in names]
     test = np.flatnonzero([split == "test" for split in stores[0].splits])

@@ -1,15 +1,37 @@
 """``p3d visualize``."""
 
+import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
+
+_HELP = """usage: p3d visualize STORE... --out PICTURE    a map of the videos of stores (t-SNE), coloured by class
+       p3d visualize KIND [...]
+
+Kinds of pictures:
+{kinds}
+
+A store in a folder of such a name is ./pca. `p3d visualize KIND --help` explains one and shows an example.
+"""
+KINDS = {
+    "deepdraw": "what a network takes for a class: a clip of noise, changed until it is sure (figure 5)",
+    "gradcam": "which places and moments of a video speak for a class, as an overlay video",
+    "pca": "accuracy against the number of dimensions (figure 6)",
+    "sizes": "accuracy against the size and depth of networks (figure 1)",
+}
 
 
 def run(args: Sequence[str]) -> int:
     """Parse and run."""
     from pseudo3d.cli import parse
 
+    if args and args[0] in KINDS:
+        return importlib.import_module(f"pseudo3d.commands.{args[0]}").run(args[1:])
+    if args and args[0] in ("-h", "--help"):
+        width = max(map(len, KINDS))
+        print(_HELP.format(kinds="\n".join(f"  {word:{width}}  {text}" for word, text in KINDS.items())))
     return parse(visualize, "visualize", args)
 
 
@@ -33,7 +55,8 @@ def visualize(
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.features.store import FeatureStore
-    from pseudo3d.visualize.plots import plot_embedding, save_figure, tsne
+    from pseudo3d.visualize.embedding import tsne, tsne_engine
+    from pseudo3d.visualize.plots import plot_embedding, save_figure
 
     if not stores:
         raise Pseudo3dError("give at least one store; see p3d visualize --help")
@@ -49,4 +72,5 @@ def visualize(
     out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     for path in save_figure(plot_embedding(panels, opened[0].labels), out):
         print(path)
+    print(f"p3d: t-SNE by {tsne_engine()}, seed {seed}", file=sys.stderr)
     return 0

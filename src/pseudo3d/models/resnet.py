@@ -142,6 +142,7 @@ class VideoResNet(nn.Module):
             x = getattr(self, name)(x, steps, recompute)
             if name in layers:
                 features[name] = frames_to_clip(x, steps)
+                x = clip_to_frames(features[name])  # free; what is returned is what later layers, and gradients, see
             if len(features) == len(set(layers)):
                 return features
             if self.has_time and name != "res5":

@@ -1,4 +1,4 @@
-"""Pictures of a run: the confusion matrix, the t-SNE map and the curves of training, as PNG and SVG."""
+"""Pictures of a run: the confusion matrix, the map of videos and the curves of training, as PNG and SVG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pseudo3d import files
-from pseudo3d.errors import Pseudo3dError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by most colour-blind people, then lighter ones of Tol's; markers repeat less
 # often than colours, so that a class is a pair of both.
-_COLOURS = (
+COLOURS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -29,7 +28,7 @@ _COLOURS = (
     "#882255",
     "#44AA99",
 )
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _UNLABELLED = "no label"
 # What an epoch's report may tell of hits; colour and marker go with the name, whichever of them there are.
 _HITS = ("train clip hit@1", "val clip hit@1", "val video hit@1", "val video hit@5")
@@ -74,7 +73,7 @@ def plot_confusion(
     """
     n = len(class_names)
     side = min(12.0, 2.2 + 0.45 * n)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.subplots()
     share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -92,26 +91,6 @@ def plot_confusion(
     return figure
 
 
-def tsne(features: Float[np.ndarray, "videos dim"], *, seed: int = 0) -> Float[np.ndarray, "videos 2"]:
-    """A 2-D map in which near neighbours stay near (paper figure 7; van der Maaten and Hinton, 2008).
-
-    Features are L2-normalised first, as for the SVM.
-
-    Raises:
-        Pseudo3dError: fewer than 3 videos, or all of them have the same features.
-    """
-    from sklearn.manifold import TSNE
-    from sklearn.preprocessing import normalize
-
-    if len(features) < 3:
-        raise Pseudo3dError(f"a map needs at least 3 videos, got {len(features)}")
-    directions = normalize(features)
-    if np.ptp(directions, axis=0).max() < 1e-6:  # scikit-learn divides by their spread, and crashes
-        raise Pseudo3dError(f"all {len(features)} videos have the same features: there is nothing to map")
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(directions)
-
-
 def plot_embedding(
     panels: Sequence[tuple[str, Float[np.ndarray, "videos 2"]]], labels: Sequence[str | None]
 ) -> "Figure":
@@ -122,14 +101,14 @@ def plot_embedding(
         labels: class names in the order of the points; None is drawn grey.
     """
     names = sorted({label for label in labels if label is not None})
-    styles = {n: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, n in enumerate(names)}
+    styles = {n: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, n in enumerate(names)}
     legend = sorted({label if label is not None else _UNLABELLED for label in labels}) if names else []
-    if len(names) > len(_COLOURS) * len(_MARKERS):
+    if len(names) > len(COLOURS) * len(MARKERS):
         legend = []  # styles repeat: a name would stand for several classes
     width = 4.6 * len(panels)
     columns = max(1, int(width / (0.5 + 0.09 * max(map(len, legend), default=0))))  # inches that a name takes
     rows = -(-len(legend) // columns)
-    figure = _figure(width, 4.6 + 0.22 * rows)
+    figure = new_figure(width, 4.6 + 0.22 * rows)
     figure.set_layout_engine("constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, points) in zip(all_axes[0], panels, strict=True):
@@ -166,12 +145,12 @@ def plot_curves(reports: Sequence[Mapping[str, Any]]) -> "Figure":
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['training loss', 'hits, %']
     """
-    figure = _figure(4.6, 5.0)  # without a layout engine, which takes a third more time in every epoch
+    figure = new_figure(4.6, 5.0)  # without a layout engine, which takes a third more time in every epoch
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08, "bottom": 0.2})
     epochs = [report for report in reports if "epoch" in report]
-    _curve(upper, epochs, "loss", 1.0, _COLOURS[6], _MARKERS[0])
+    _curve(upper, epochs, "loss", 1.0, COLOURS[6], MARKERS[0])
     for i, name in enumerate(_HITS):
-        _curve(lower, epochs, name, 100.0, _COLOURS[i], _MARKERS[i])
+        _curve(lower, epochs, name, 100.0, COLOURS[i], MARKERS[i])
     test = next((report["test"].get("video hit@1") for report in reports if "test" in report), None)
     if test is not None and math.isfinite(test):
         lower.axhline(100 * test, color="#606060", linestyle="--", linewidth=1, label=f"test video hit@1: {test:.1%}")
@@ -200,7 +179,17 @@ def _curve(
         axes.plot(x, y, color=colour, marker=marker, markersize=4, markevery=every, linewidth=1.4, label=key)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def short_name(name: str, most: int = 34) -> str:
+    """A name that a legend has room for: its middle is left out, since both ends of a path tell runs apart.
+
+    Example:
+        >>> short_name("p3d_resnet50, runs/a_very_long_name_of_a_run/checkpoints/best")
+        'p3d_resnet50, run…/checkpoints/best'
+    """
+    return name if len(name) <= most + 1 else f"{name[: most // 2]}…{name[len(name) - most // 2 :]}"
+
+
+def new_figure(width: float, height: float) -> "Figure":
     """A figure of its own, in inches: pyplot's would need a window or change the backend of a notebook."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,54 @@
+"""What commands that look into a network share: which classes are meant, and the network in the right precision."""
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pseudo3d.models import VideoModel
+
+
+def open_to_explain(model: str, weights: str, class_names: "Path | None", device: str) -> "VideoModel":
+    """The network on its device, in float32 and evaluation mode; gradients go to its input alone.
+
+    Raises:
+        Pseudo3dError: weights that cannot be used, or that come without a head.
+    """
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.features.networks import open_network
+    from pseudo3d.inference import choose_device
+
+    ready = open_network(model, weights, class_names)
+    if not ready.has_head:
+        raise Pseudo3dError(f"{weights}: has no classes of its own; fine-tune it first (p3d train --weights)")
+    return ready.network.to(choose_device(device)).eval().requires_grad_(False)
+
+
+def class_number(model: "VideoModel", word: str) -> int:
+    """The class that a word means: its name, or its number from 0.
+
+    Raises:
+        Pseudo3dError: there is none; the nearest names are told.
+    """
+    from pseudo3d.errors import Pseudo3dError
+
+    names = model.class_names or ()
+    if word in names:
+        return names.index(word)
+    count = model.architecture.num_classes
+    if word.isdecimal() and int(word) < count:
+        return int(word)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
+    known = f"did you mean {', '.join(map(repr, near))}?" if near else f"classes are numbered 0 to {count - 1}"
+    raise Pseudo3dError(f"no class {word!r}; {known}")
+
+
+def class_title(model: "VideoModel", number: int) -> str:
+    """The name of a class, or "class_7" where the weights carry none."""
+    return model.class_names[number] if model.class_names else f"class_{number}"
+
+
+def file_stem(title: str) -> str:
+    """A class's name as part of a file's: letters, digits, - and _ alone."""
+    return "".join(character if character.isalnum() or character in "-_" else "_" for character in title)

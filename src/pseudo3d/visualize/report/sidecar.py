@@ -1,0 +1,195 @@
+"""The folder beside the page: previews of videos, made once, side by side, in processes of their own.
+
+A preview is named after its video's path, size and time of change, so that a second page finds what the first has made
+and a run that was stopped goes on. A video that hangs or crashes its decoder costs itself only.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+from pseudo3d.errors import Pseudo3dError
+from pseudo3d.video.opening import check_file
+from pseudo3d.video.segments import file_of
+
+_TIMEOUT = 120.0  # seconds for one video
+_WORKER = "pseudo3d.visualize.report.previews"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What there is to show of a video.
+
+    Args:
+        picture: the thumbnail, or None.
+        clip: the name of its clip in the folder, or None when none was asked for or made.
+        reason: why there is no picture; "" when there is one.
+    """
+
+    picture: Path | None
+    clip: str | None
+    reason: str = ""
+
+
+def make_previews(
+    folder: Path,
+    videos: Sequence[tuple[str, str, bool]],
+    *,
+    workers: int | None = None,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[Preview]:
+    """The previews of videos; those that are missing are made.
+
+    Args:
+        folder: where they lie; made if it is not there.
+        videos: for each its name, its file (perhaps with a segment, ``#t=3,5``), and whether it needs a clip.
+        workers: processes; None: one for each core.
+        on_done: called after each video.
+
+    Returns:
+        One for each video, in the same order.
+
+    Raises:
+        Pseudo3dError: this FFmpeg cannot write H.264.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(clip for _, _, clip in videos):
+        _check_encoder()
+    with _Makers(workers or os.cpu_count() or 1) as makers:
+
+        def make(video: tuple[str, str, bool]) -> Preview:
+            preview = _preview(folder, *video, makers)
+            on_done()
+            return preview
+
+        return makers.map(make, videos)
+
+
+def preview_key(name: str, file: str) -> str:
+    """What previews of a video are named after; another one when the file changes.
+
+    Raises:
+        VideoError: there is no such file, or it is empty.
+    """
+    path = file_of(file)
+    check_file(path)
+    status = path.stat()
+    told = json.dumps([name, status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def _preview(folder: Path, name: str, file: str, wants_clip: bool, makers: "_Makers") -> Preview:
+    try:
+        key = preview_key(name, file)
+    except Pseudo3dError as error:
+        return Preview(None, None, _without_path(str(error), file))
+    picture, clip = folder / f"{key}.jpg", folder / f"{key}.mp4"
+    if not picture.exists() or (wants_clip and not clip.exists()):
+        reason = makers.ask(file, picture, clip if wants_clip else None)
+        if reason:
+            return Preview(None, None, _without_path(reason, file))
+    return Preview(picture, clip.name if clip.exists() else None)
+
+
+def _without_path(reason: str, file: str) -> str:
+    for path in (file, str(file_of(file))):
+        reason = reason.removeprefix(f"{path}: ")
+    return reason
+
+
+def _check_encoder() -> None:
+    import av.codec
+
+    if "libx264" not in av.codec.codecs_available:
+        raise Pseudo3dError("this PyAV cannot write H.264 (no libx264); give --previews none, or install a wheel of it")
+
+
+class _Makers:
+    """Processes that make previews, each driven by a thread."""
+
+    def __init__(self, count: int) -> None:
+        self._threads = ThreadPoolExecutor(count)
+        self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> "_Makers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process in list(self._running):
+            self._end(process)
+
+    def map(
+        self, function: Callable[[tuple[str, str, bool]], Preview], items: Sequence[tuple[str, str, bool]]
+    ) -> list[Preview]:
+        return list(self._threads.map(function, items))
+
+    def ask(self, video: str, picture: Path, clip: Path | None) -> str:
+        """Have a preview made; why that is not possible, or ""."""
+        try:
+            process = self._free.get_nowait()
+        except Empty:
+            process = self._start()
+        timer = threading.Timer(_TIMEOUT, process.kill)
+        timer.start()
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):  # it has died; the empty answer says so
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps([video, str(picture), None if clip is None else str(clip)]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        late = timer.finished.is_set()
+        timer.cancel()
+        if answer:
+            self._free.put(process)
+            return str(json.loads(answer))
+        self._end(process)
+        if late:
+            return f"decoding it took more than {_TIMEOUT:.0f} s"
+        return f"its decoder ended without an answer (exit code {process.returncode})"
+
+    def _start(self) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the previews are stopped")
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # FFmpeg's lines on odd files
+                text=True,
+                encoding="ascii",  # JSON; a name that is not UTF-8 is escaped
+                env=environment,
+            )
+            self._running.add(process)
+        return process
+
+    def _end(self, process: "subprocess.Popen[str]") -> None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        with self._lock:
+            self._running.discard(process)

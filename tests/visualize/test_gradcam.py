@@ -1,0 +1,143 @@
+"""Grad-CAM against the chain rule done by hand, and what the command writes."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tiny import mistake, p3d, slim_c3d
+from videos import numbered, write_video
+
+from pseudo3d import Pseudo3dError, create_model, read_video, save_pretrained
+from pseudo3d.models.blocks import clip_to_frames, frames_to_clip, temporal_max_pool
+from pseudo3d.visualize.gradcam import explain_frames, grad_cam, mean_probabilities, overlay
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    model = create_model("p3d_resnet14", num_classes=4).eval()
+    model.preprocessing = model.preprocessing.with_size(32)
+    model.class_names = ("up", "down", "left", "tai chi")
+    for name, value in model.named_parameters():
+        if name.endswith("bn4.weight"):
+            value.data.fill_(0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return 40 * torch.randn(2, 3, 16, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def enlarged(maps, clips):
+    return F.interpolate(maps[:, None], size=clips.shape[2:], mode="trilinear", align_corners=False)[:, 0]
+
+
+@torch.no_grad()
+def test_on_res5_it_is_the_head_over_the_number_of_places(network, clips):
+    """From res5 on there is a mean and a matrix: the gradient of class c is row c of it over the number of places."""
+    targets = torch.tensor([3, 1])
+    activations = network.forward_features(clips, ("res5",))["res5"]
+    rows = network.fc.weight[targets] / activations[0, 0].numel()
+    expected = torch.einsum("nk,nkthw->nthw", rows, activations).relu()
+    found = grad_cam(network, clips, targets)
+    torch.testing.assert_close(found, enlarged(expected, clips), rtol=1e-4, atol=1e-7)
+    assert found.max() > 0
+
+
+def test_on_res4_it_is_the_gradient_of_the_layers_above(network, clips):
+    activations = network.forward_features(clips, ("res4",))["res4"].detach().requires_grad_()
+    steps = activations.shape[2]
+    frames = temporal_max_pool(clip_to_frames(activations))
+    top = frames_to_clip(network.res5(frames, steps // 2), steps // 2)
+    score = network.fc(top.mean(dim=(2, 3, 4)))[[0, 1], [2, 0]].sum()
+    (gradient,) = torch.autograd.grad(score, activations)
+    weights = gradient.mean(dim=(2, 3, 4))
+    expected = torch.einsum("nk,nkthw->nthw", weights, activations.detach()).relu()
+    found = grad_cam(network, clips, torch.tensor([2, 0]), layer="res4")
+    torch.testing.assert_close(found, enlarged(expected, clips), rtol=1e-4, atol=1e-7)
+    assert (found[:, 0] - found[:, -1]).abs().max() > 0  # it has a time
+
+
+def test_frozen_weights_and_no_grad_make_no_difference(network, clips):
+    expected = grad_cam(network, clips, torch.tensor([0, 0]))
+    network.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            found = grad_cam(network, clips, torch.tensor([0, 0]))
+    finally:
+        network.requires_grad_(True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_c3d():
+    model = slim_c3d().eval()
+    clips = 30 * torch.randn(1, 3, 16, 112, 112, generator=torch.Generator().manual_seed(0))
+    activations = model.forward_features(clips, ("conv5b",))["conv5b"].detach().requires_grad_()
+    features = {}
+    model.classify(activations, features, ("logits",))
+    (gradient,) = torch.autograd.grad(features["logits"][0, 2], activations)
+    expected = (gradient.mean(dim=(2, 3, 4))[0, :, None, None, None] * activations[0].detach()).sum(0).relu()
+    found = grad_cam(model, clips, torch.tensor([2]), layer="conv5b")
+    torch.testing.assert_close(found, enlarged(expected[None], clips), rtol=1e-4, atol=1e-8)
+
+
+def test_frame_network_has_a_map_a_frame():
+    model = create_model("resnet14", num_classes=2).eval()
+    assert grad_cam(model, torch.randn(1, 3, 3, 64, 64), torch.tensor([1])).shape == (1, 3, 64, 64)
+
+
+def test_layers_without_places(network, clips):
+    with pytest.raises(Pseudo3dError, match="pool5 has no places to show; take one of res2, res3, res4, res5"):
+        grad_cam(network, clips, torch.tensor([0, 0]), layer="pool5")
+    with pytest.raises(Pseudo3dError, match="no layer 'res6'"):
+        grad_cam(network, clips, torch.tensor([0, 0]), layer="res6")
+
+
+def test_a_video_is_the_mean_of_its_clips(network):
+    """20 frames, clips at 0 and 4: frames 4 to 15 are in both."""
+    frames = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    starts = np.stack([np.arange(16), np.arange(4, 20)])
+    alone = [explain_frames(network, frames, starts[i : i + 1], 1, layer="res4") for i in range(2)]
+    both = explain_frames(network, frames, starts, 1, layer="res4")
+    np.testing.assert_allclose(both[:4], alone[0][:4], rtol=1e-5)
+    np.testing.assert_allclose(both[16:], alone[1][16:], rtol=1e-5)
+    np.testing.assert_allclose(both[4:16], (alone[0] + alone[1])[4:16] / 2, rtol=1e-5, atol=1e-8)
+    assert (alone[0][16:] == 0).all()
+    assert mean_probabilities(network, frames, starts).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_overlay_is_one_scale_for_the_video():
+    frames = np.full((2, 1, 2, 3), 100, np.uint8)
+    maps = np.array([[[0, 1]], [[0, 4]]], np.float32)
+    drawn = overlay(frames, maps, strength=1.0)
+    assert (drawn[:, 0, 0] == 100).all()
+    assert drawn[1, 0, 1].astype(int).sum() > drawn[0, 0, 1].astype(int).sum()  # inferno goes from dark to light
+    assert (overlay(frames, np.zeros((2, 1, 2), np.float32)) == 100).all()
+
+
+def test_command(network, tmp_path, capsys):
+    save_pretrained(network, tmp_path / "net")
+    video = write_video(tmp_path / "a b.mkv", numbered(21, 40, 48))
+    code, out, _ = p3d(capsys, "visualize", "gradcam", video, "--weights", tmp_path / "net", "--out", tmp_path / "maps",
+                       "--target", "tai chi", "--device", "cpu")  # fmt: skip
+    assert code == 0
+    assert "a_b.mp4: tai chi, probability " in out
+    assert read_video(tmp_path / "maps" / "a_b.mp4").frames.shape == (21, 32, 64, 3)
+    assert Image.open(tmp_path / "maps" / "a_b.png").width == 2 * (64 + 4) + 4
+    assert p3d(capsys, "visualize", "gradcam", video, "--weights", tmp_path / "net", "--out", tmp_path / "two")[0] == 0
+
+
+def test_command_mistakes(network, tmp_path, capsys):
+    save_pretrained(network, tmp_path / "net")
+    video = write_video(tmp_path / "a.mkv", numbered(17, 40, 48))
+    more = ("--weights", tmp_path / "net", "--out", tmp_path / "maps")
+    assert "give at least one video" in mistake(capsys, "visualize", "gradcam", *more)
+    assert "no class 'tai'; did you mean 'tai chi'" in mistake(
+        capsys, "visualize", "gradcam", video, *more, "--target", "tai"
+    )
+    assert "pool5 has no places" in mistake(capsys, "visualize", "gradcam", video, *more, "--layer", "pool5")
+    code, _, err = p3d(capsys, "visualize", "gradcam", video, tmp_path / "gone.mkv", *more)
+    assert code == 1
+    assert "gone.mkv" in err[0]
