@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tyro  # noqa: F401 (a doctest that shows a list leaves it in builtins._, and tyro cannot be imported after that)
 
 ROOT = Path(__file__).resolve().parent.parent
 

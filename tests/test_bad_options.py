@@ -56,7 +56,7 @@ WRONG_WORDS = {
     "extract D --weights W --out O --layers pool6": "no layer 'pool6'; this network has res2, res3, res4, res5, pool5,",
     "extract D --weights W --out O --layers ,": "layers is empty; ask for at least one of",
     "extract D --weights W --out O --dtype float64": "--dtype cannot be 'float64'; it takes auto, float32, bfloat16",
-    "extract D --weights W --out O --sampler random": "--sampler cannot be 'random'; it takes uniform, authors, s",
+    "extract D --weights W --out O --sampler chance": "--sampler cannot be 'chance'; it takes uniform, authors, r",
     "extract D --weights none --out O": "none: no such file or folder",
     "extract D --weights imagenet --model resnet14 --out O": '"imagenet" has ResNets of 50, 101, 152 layers, not of 14',
     "extract none --weights W --out O": "none does not exist: give files, a folder, or a list (.txt, .csv)",

@@ -59,6 +59,19 @@ def test_plain_convolutions_compute_the_same(name, style, blocks, preprocessing)
     assert torch.equal(logits, got["logits"])
 
 
+def test_svm(run, capsys):
+    text, results = run("svm", "--quick")
+    assert results["one split"]["same class"] == results["one split"]["videos"]
+    assert "| leave one out |" in text
+
+
+def test_tsne(run, capsys):
+    text, results = run("tsne", "--quick")
+    assert "| scikit-learn |" in text
+    assert results["videos"] == 200
+    assert results["maps"]["scikit-learn"]["neighbours of the same class"] > 2 / 101
+
+
 def test_inference_on_a_processor(run, capsys):
     text, results = run("inference_cpu", "--quick")
     assert "| fused bfloat16 |" in text

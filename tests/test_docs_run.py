@@ -22,7 +22,7 @@ from pseudo3d import FeatureStore, create_model, save_pretrained
 from pseudo3d.features.rows import COLUMNS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [page for page in ("features.md", "store.md", "search.md", "training.md") if (DOCS / page).exists()]
+PAGES = ("features.md", "store.md", "search.md", "training.md", "visualize.md", "tables.md", "report.md")
 MOTIONS = {"left": (0, -2), "right": (0, 2), "up": (-2, 0)}
 
 

@@ -152,6 +152,9 @@ def test_video_never_loads_torch():
         "search",
         "duplicates",
         "cluster-labels",
+        "data",
+        "bench",
+        "report",
     ],
 )
 def test_help_of_a_command_is_light(command):
