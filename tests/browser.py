@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,13 @@ class Browser:
         os.close(inner_in)
         os.close(inner_out)
         self._session = None
+        try:
+            self._attach()
+        except BaseException:
+            self._end()
+            raise
+
+    def _attach(self):
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -76,7 +84,12 @@ class Browser:
             self.call("Browser.close")
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        self._process.kill()
+        self._end()
+
+    def _end(self):
+        """Stop the browser and the processes that it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # start_new_session: the group is its own
         self._process.wait()
         os.close(self._in)
         os.close(self._out)

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import tyro  # noqa: F401 (a doctest that shows a list leaves it in builtins._, and tyro cannot be imported after that)
+from hypothesis import settings
+
+settings.register_profile("pseudo3d", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("pseudo3d")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -50,6 +50,8 @@ WRONG_WORDS = {
     "extract D --weigths W --out O": "unknown option --weigths, did you mean --weights?",
     "extract D --weights W --out O --clips 0": "clips must be at least 1, got 0",
     "extract D --weights W --out O --stride 0": "stride must be at least 1, got 0",
+    "extract D --weights W --out O --stride 5 --sampler random": "--stride takes a clip every so many frames, and",
+    "extract D --weights W --out O --seed 5": "--seed is of --sampler random: give both, or neither",
     "extract D --weights W --out O --workers -1": "workers and slots must be at least 1",
     "extract D --weights W --out O --clips few": "--clips takes a whole number, got 'few'",
     "extract D --weights W --out O --batch-size 0": "batch size must be at least 1, got 0",

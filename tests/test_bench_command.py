@@ -125,6 +125,7 @@ def test_runs_that_table_1_does_not_take(tmp_path, capsys):
     said = mistake(capsys, "bench", "table1", "--results", one, two)
     assert "one and two are both of P3D ResNet; give one of them" in said
     assert "rounds must be at least 1" in mistake(capsys, "bench", "table1", "--rounds", "0")
+    assert "batch" in mistake(capsys, "bench", "table1", "--quick", "--batch-size", "0")
     runs = save(tmp_path / "runs" / "resnet50", accuracy_1=0.8).parent
     assert "is a result of ucf101-network; give another folder" in mistake(capsys, "bench", "table1", "--out", runs)
     assert names(runs) == ["resnet50"]
@@ -161,8 +162,8 @@ def test_table_1(tmp_path, capsys):
 def test_c3d_runtime(weights, tmp_path, capsys):
     data, out = write_two_classes(tmp_path / "videos", 1, frames=40), tmp_path / "out"
     (data / "dark" / "torn.mp4").write_bytes(b"no video")
-    options = ("--data", data, "--weights", weights, "--device", "cpu", "--dtype", "float32", "--workers", "0",
-               "--rounds", "2", "--out", out)  # fmt: skip
+    options = ("--data", data, "--weights", weights, "--device", "cpu", "--dtype", "float32", "--engine", "eager",
+               "--workers", "0", "--rounds", "2", "--out", out)  # fmt: skip
     code, text, err = p3d(capsys, "bench", "c3d-runtime", *options)
     assert (code, err) == (0, [])
     assert names(out) == ["result.json", "table_c3d_runtime.csv", "table_c3d_runtime.md", "table_c3d_runtime.tex"]

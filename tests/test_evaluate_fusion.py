@@ -62,6 +62,7 @@ def test_fuse_refuses(tmp_path, capsys, runs):
     no = ("--out", tmp_path / "no")
     assert "at least two" in mistake(capsys, "evaluate", "fuse", good, *no)
     assert "does not exist" in mistake(capsys, "evaluate", "fuse", good / "scores-1.parquet", tmp_path / "x.csv", *no)
+    assert "gone does not exist: give a folder" in mistake(capsys, "evaluate", "fuse", good, tmp_path / "gone", *no)
     assert "2 sources" in mistake(capsys, "evaluate", "fuse", good, poor, "--weights", "1", *no)
     assert "not all 0" in mistake(capsys, "evaluate", "fuse", good, poor, "--weights", "0", "0", *no)
     (tmp_path / "nameless.csv").write_text("video,a,b\nx.avi,1,0\n")

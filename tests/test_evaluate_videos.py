@@ -88,6 +88,16 @@ def test_a_network_is_not_tested_on_what_it_was_trained_on(tmp_path, capsys, wei
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_for_other_classes_is_refused_before_anything_is_extracted(tmp_path, capsys, weights):
+    data = write_ucf101(tmp_path / "ucf", classes=2, clips=1)
+    command = ("evaluate", "ucf101", "--data", data, "--classifier", "network", "--splits", "1", *QUICK)
+    for net, words in ((("x", "y"), "(x, y): the network is for other classes"), (("x", "y", "z"), "3 classes, the")):
+        assert words in mistake(capsys, *command, "--weights", weights(net), "--out", tmp_path / "out")
+    hits = ("evaluate", "hits", "--data", data / "UCF-101", "--weights", weights(("x", "y")), *QUICK)
+    assert "none of the 2 classes (x, y)" in mistake(capsys, *hits, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_hits_with_a_video_that_fails(tmp_path, capsys, weights):
     data = write_two_classes(tmp_path / "videos", count=2)
     (data / "dark" / "broken.mkv").write_bytes(b"no video")

@@ -14,11 +14,13 @@ from pseudo3d.data.check import (
     Problem,
     check_videos,
     duplicates,
+    files_of,
     leading_class,
     mislabelled,
     unreadable,
 )
 from pseudo3d.data.official import read_official
+from pseudo3d.files import sha256_of
 from pseudo3d.video.pool import DecoderPool
 
 
@@ -110,12 +112,34 @@ def test_duplicates(tmp_path):
     ]
 
 
+def test_a_file_that_cannot_be_read_is_no_duplicate(tmp_path, monkeypatch):
+    """Such a file is told as unreadable, and the others are compared nevertheless."""
+    files = [Listed(name, ("run",), ("train",)) for name in "abc"]
+    for file in files:
+        (tmp_path / file.path).write_bytes(b"1234")
+
+    def denied(path):
+        if path.name == "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr("pseudo3d.data.check.sha256_of", denied)
+    assert duplicates(tmp_path, files) == [Problem("duplicate", "c", "the same content as b")]
+
+
 def test_segments_of_one_file_are_looked_at_once(tmp_path, pool):
     write_clip(tmp_path / "a.mp4", 0)
     samples = (Sample("a.mp4#t=0,0.5", "run", "train"), Sample("a.mp4#t=0.5,1", "sit", "train"))
     seen = []
     assert check_videos([SampleList(tmp_path, samples)], pool, on_video=lambda: seen.append(1)) == []
     assert len(seen) == 1
+
+
+def test_a_file_whose_name_looks_like_a_segment(tmp_path, pool):
+    write_clip(tmp_path / "a.mp4", 0).rename(tmp_path / "a.mp4#t=1,2")
+    samples = SampleList(tmp_path, (Sample("a.mp4#t=1,2", "run"),))
+    assert [file.path for file in files_of([samples])] == ["a.mp4#t=1,2"]
+    assert check_videos([samples], pool) == []
 
 
 def test_mislabelled():

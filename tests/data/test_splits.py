@@ -98,6 +98,10 @@ def test_two_videos_of_a_class_go_to_both_sides():
             "all 2 videos of class l are in the group g: at least 2 groups are needed",
         ),
         (
+            [*many(3), Sample("a.mp4#t=0,1", "l"), Sample("a.mp4#t=2,3", "l")],
+            "all 2 videos of class l are parts of a.mp4: at least 2 groups are needed",
+        ),
+        (
             [Sample("train/l/a", "train"), Sample("test/l/b", "test")],
             "the classes would be test, train: for splits, every",
         ),

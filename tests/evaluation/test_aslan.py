@@ -13,6 +13,7 @@ from sklearn.svm import LinearSVC
 from pseudo3d import Pseudo3dError
 from pseudo3d.evaluation import aslan
 from pseudo3d.evaluation.aslan import ASLAN_LAYERS, SIMILARITIES, evaluate_aslan, pair_similarities, pair_vector
+from pseudo3d.evaluation.svm import choose_c
 
 
 def share(x):
@@ -189,6 +190,15 @@ def test_view_1_trains_once():
     assert result.error is None
     np.testing.assert_array_equal(result.tested, np.flatnonzero(test))
     np.testing.assert_array_equal(result.same, same[test])
+
+
+def test_view_1_chooses_the_constant_within_its_training_part():
+    features, first, second, same, fold = benchmark(folds=2)
+    result = evaluate_aslan(features, first, second, same, fold, view=1, c="cv", jobs=1)
+    x, test = pair_vector(features, first, second), fold == 1
+    c = choose_c(x[~test], same[~test].astype(np.int64), 2, jobs=1)
+    plain = evaluate_aslan(features, first, second, same, fold, view=1, c=c, jobs=1)
+    np.testing.assert_allclose(result.decisions, plain.decisions)
 
 
 def test_the_answer_of_a_test_fold_never_reaches_its_svm():

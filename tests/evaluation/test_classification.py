@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -10,6 +12,7 @@ from pseudo3d.evaluation.classification import (
     activitynet_values,
     class_columns,
     clip_hit_at_1,
+    lacking_footnote,
     measurements_of,
     svm_split,
     truth_of,
@@ -91,6 +94,24 @@ def test_svm_split_refuses():
         svm_split([samples[i] for i in without], features[without], NAMES)
     with pytest.raises(Pseudo3dError, match="'d' is none of the 3 classes"):
         svm_split(samples, features, NAMES[:3])
+
+
+@pytest.mark.parametrize(("options", "needed"), [({"c": "cv"}, 2), ({"c": "cv", "train_scores": True}, 3)])
+def test_classes_of_too_few_sources_for_folds_are_named(options, needed):
+    samples, features = random_set(np.random.default_rng(5))
+    one = [replace(each, group="b0") if each.label == "b" else each for each in samples]
+    with pytest.raises(Pseudo3dError, match=rf"1 classes have too few sources .*\(b: 1\).*needs {needed} here"):
+        svm_split(one, features, NAMES, **options)
+    svm_split(one, features, NAMES)
+
+
+def test_classes_without_a_test_video_are_told():
+    samples, features = random_set(np.random.default_rng(6))
+    keep = [i for i, sample in enumerate(samples) if not (sample.label == "c" and sample.split == "test")]
+    run = svm_split([samples[i] for i in keep], features[keep], NAMES, measure=activitynet_values)
+    assert lacking_footnote(run) == ("1 of 4 classes have no test video and are not in the mAP",)
+    assert lacking_footnote(svm_split([samples[i] for i in keep], features[keep], NAMES)) == ()
+    assert lacking_footnote(svm_split(samples, features, NAMES, measure=activitynet_values)) == ()
 
 
 def test_truth():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pseudo3d import Pseudo3dError
-from pseudo3d.evaluation.fusion import equal_weights, find_weights, fuse, fusion_footnotes
+from pseudo3d.evaluation.fusion import equal_weights, find_weights, fuse, fusion_footnotes, scale_footnotes
 from pseudo3d.evaluation.metrics import hit_at_k
 from pseudo3d.evaluation.scores import Scores
 
@@ -145,6 +145,7 @@ def test_footnotes_say_what_is_missing():
     (equal,) = fusion_footnotes([probabilities] * 2)
     assert "weighted equally" in equal
     assert "not their labels" in fusion_footnotes([probabilities, decisions])[1]
+    assert scale_footnotes([probabilities] * 2) == scale_footnotes([decisions] * 2, [decisions] * 2) == ()
 
 
 def constant(each):

@@ -10,6 +10,7 @@ from pseudo3d.data.annotations import Sample, read_samples
 from pseudo3d.evaluation.honesty import (
     check_class_order,
     check_content,
+    check_copies,
     check_not_trained_on,
     check_sides,
     left_out_footnote,
@@ -71,6 +72,14 @@ def test_content_against_comparing_all_pairs(lists):
     assert [note.split(" of ")[0] for note in notes] == ([str(count)] if count else [])
 
 
+def test_copies_among_videos_that_are_left_out_in_turn():
+    videos = [sample("a", None), sample("b", None), sample("c", None), sample("d", None, "g"), sample("e", None, "g")]
+    sources = [SourceFile(1, 0, content) for content in "12133"]
+    (note,) = check_copies(videos, sources)
+    assert note.startswith("1 videos have the content of another one (c is a)")  # d and e stay together
+    assert check_copies(videos, [SourceFile()] * 5) == ()
+
+
 def test_class_order():
     assert check_class_order(("a", "b"), ["a", "b"]) == ()
     for unknown in (None, []):
@@ -126,6 +135,15 @@ def test_the_runs_own_test_side(run):
     best = run / "checkpoints" / "best"
     for weights in (run, best, str(best), best / "model.safetensors"):
         assert check_not_trained_on(weights, [sample("test/4.mp4", "test")], root=run.parent / "videos") == ()
+
+
+def test_training_videos_are_counted_where_the_number_is_shown_all_the_same(run):
+    tested = [sample("val/3.mp4", "test"), sample("train/2.mp4", "test")]
+    notes = check_not_trained_on(info(run), tested, refuse=False)
+    assert sorted(note.split(" (")[0] for note in notes) == [
+        "1 of 2 test videos are in the training list of the network",
+        "1 of 2 test videos chose the epoch of the network",
+    ]
 
 
 @pytest.mark.parametrize("path", ["train/2.mp4", "test/../train/2.mp4", "train/2.mp4#t=1,2"])

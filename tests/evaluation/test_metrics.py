@@ -18,7 +18,10 @@ from pseudo3d.evaluation.metrics import (
     roc_curve,
 )
 
+UNHURRIED = settings(deadline=None, max_examples=60)
 
+
+@UNHURRIED
 @given(st.data(), st.integers(1, 8), st.integers(1, 7), st.integers(1, 9))
 def test_against_counting_by_hand(data, rows, classes, k):
     """Few different values, so that equal scores are common."""
@@ -33,6 +36,7 @@ def test_against_counting_by_hand(data, rows, classes, k):
     assert hit_at_k(np.array(scores, float), truth, k) == pytest.approx(hits / rows)
 
 
+@UNHURRIED
 @given(st.data(), st.integers(1, 8), st.integers(1, 7), st.integers(1, 9))
 def test_several_true_classes_against_counting_by_hand(data, rows, classes, k):
     scores = [[data.draw(st.integers(-2, 2)) for _ in range(classes)] for _ in range(rows)]
@@ -90,7 +94,6 @@ def evaluators_average_precision(scores, truth):
     return np.sum((mrec[steps] - mrec[steps - 1]) * mprec[steps])
 
 
-UNHURRIED = settings(deadline=None, max_examples=60)
 SCORED = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=12)
 
 

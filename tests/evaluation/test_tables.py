@@ -188,6 +188,12 @@ def test_table_1_is_of_split_1():
     assert tables_for(first) == ("table1", "table3")
     assert tables_for(network([("accuracy", 0.8, "2")])) == ("table3",)
     assert tables_for(network([("accuracy", 0.8)])) == ("table3",)
+
+
+def test_table_1_is_of_networks_of_50_layers():
+    numbers = [("accuracy", 0.8, "1")]
+    for name, tables in (("p3d_resnet50", ("table1", "table3")), ("p3d_resnet152", ("table3",))):
+        assert tables_for(network(numbers, facts={"architecture": {"name": name}})) == tables
     assert tables_for(result(accuracy_1=0.8)) == ("table3",)  # Table 1 has no SVM
 
 
@@ -295,7 +301,9 @@ def test_markdown_has_one_cell_for_each_column():
     lines = [line for line in awkward().markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 16 + 4 + 1  # head, rows, headings, ours
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
-    assert "a_b & c\\|d \\\\ 100% #1 [31m{x} \\<b> \\`q\\` ~^$" in lines[-1]
+    assert "a_b \\& c\\|d \\\\ 100% #1 [31m{x} \\<b> \\`q\\` \\~^$" in lines[-1]
+    marked = build_table("table3", [result(name="_new_ p3d_a [x](y) &lt;", accuracy_1=0.5)]).markdown()
+    assert r"| \_new\_ p3d_a [x]\(y) \&lt; |" in marked
 
 
 def test_latex_is_balanced_and_escaped():
@@ -308,7 +316,9 @@ def test_latex_is_balanced_and_escaped():
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) + 1}
         assert not re.search(r"(?<!\\)[#$%]", text.replace(r"$\pm$", ""))
         assert not any(row.startswith("[") for row in rows)  # \\ would take it for a length
-    assert r"a\_b \& c|d \textbackslash{} 100\% \#1 {[}31m\{x\} \textless{}b\textgreater{}" in awkward().latex()
+    assert (
+        r"a\_b \& c\textbar{}d \textbackslash{} 100\% \#1 {[}31m\{x\} \textless{}b\textgreater{}" in awkward().latex()
+    )
     assert r"\begin{tabular}{lrrl}" in awkward().latex()
 
 

@@ -298,14 +298,14 @@ def test_mirrored_and_resized_stores_are_of_their_own_kind(encoder, samples, tmp
     assert one.info["preprocessing"]["resize"] == [32, 48]
     assert np.array_equal(one.features(), other.features())
     for change, words in (
-        ({"mirror": False}, r"made with another mirror \(True, now None\)"),
+        ({"mirror": False}, r"made with another mirror \(True, now none\)"),
         ({"resize": None}, r"made with another preprocessing\.resize \(\[32, 48\], now \[32, 32\]\)"),
     ):
         with pytest.raises(Pseudo3dError, match=words):
             extract(VideoEncoder(**{**options, **change}), samples, cut, per_clip=True)
     extract(encoder, samples, tmp_path / "plain")
     assert "mirror" not in FeatureStore(tmp_path / "plain").info  # as in stores of before
-    with pytest.raises(Pseudo3dError, match=r"made with another mirror \(None, now True\)"):
+    with pytest.raises(Pseudo3dError, match=r"made with another mirror \(none, now True\)"):
         extract(VideoEncoder(**{**encoder.get_params(), "mirror": True}), samples, tmp_path / "plain")
 
 

@@ -150,9 +150,9 @@ def test_a_crash_keeps_what_was_added(tmp_path, error):
     [
         ({"weights": "sha256:2"}, r"another weights \(sha256:1, now sha256:2\); give a new folder for --out"),
         ({"preprocessing": {"crop": [112, 112]}}, r"another preprocessing\.crop \(\[160, 160\], now \[112, 112\]\)"),
-        ({"preprocessing": None}, r"another preprocessing \(\{'crop': \[160, 160\]\}, now None\)"),
+        ({"preprocessing": None}, r"another preprocessing \(\{'crop': \[160, 160\]\}, now none\)"),
         ({"weights": "w" * 500}, r"another weights \(sha256:1, now w{200}\.\.\.\)"),
-        ({"engine": "new"}, r"another engine \(None, now new\)"),
+        ({"engine": "new"}, r"another engine \(none, now new\)"),
     ],
 )
 def test_a_store_made_otherwise_is_refused(tmp_path, change, words):

@@ -10,6 +10,7 @@ from tiny import mistake, p3d, slim_c3d
 from torch import nn
 
 from pseudo3d import Preprocessing, Pseudo3dError, create_model, read_video, save_pretrained
+from pseudo3d.commands.explained import class_stem, file_stems
 from pseudo3d.visualize.deepdraw import Octave, deepdraw
 
 QUICK = [Octave(8, 1.0, (1.0, 0.5), (12.0, 8.0)), Octave(4, 1.25, (0.5, 0.5), (8.0, 4.0))]
@@ -119,3 +120,22 @@ def test_command_mistakes(network, tmp_path, capsys):
     assert "no class 'boxin'; did you mean 'boxing'" in mistake(capsys, "visualize", "deepdraw", "boxin", *more)
     assert "no class '9'; classes are numbered 0 to 2" in mistake(capsys, "visualize", "deepdraw", "9", *more)
     assert "--iterations must be above 0" in mistake(capsys, "visualize", "deepdraw", "0", *more, "--iterations", "-1")
+    assert "--fps 1 to 50, got 0" in mistake(capsys, "visualize", "deepdraw", "0", *more, "--fps", "0")
+    assert not (tmp_path / "drawn").exists()  # told before any work
+
+
+def test_no_class_takes_the_files_of_another(network, tmp_path, capsys):
+    """Names that are one file name, also on a disk without case, have their numbers; a class named twice is one."""
+    assert file_stems(["a b", "a/b", "A_b", "a_b_1", "c"]) == ["a_b_0", "a_b_1_", "A_b_2", "a_b_1", "c"]
+    assert file_stems(["", "x" * 300, "v1.0"]) == ["_", "x" * 60, "v1_0"]
+    assert class_stem(SimpleNamespace(class_names=None), 2) == "class_2"
+    names, network.class_names = network.class_names, ("a b", "a/b", "c")
+    try:
+        assert class_stem(network, 1) == "a_b_1"  # whichever others are drawn with it
+        save_pretrained(network, tmp_path / "net")
+    finally:
+        network.class_names = names
+    code, out, _ = p3d(capsys, "visualize", "deepdraw", "a b", "a/b", "0", "--weights", tmp_path / "net", "--out",
+                       tmp_path, "--iterations", "0.005", "--device", "cpu", "--formats", "png")  # fmt: skip
+    assert (code, out.count("probability")) == (0, 2)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a_b_0.png", "a_b_1.png"]

@@ -1,5 +1,8 @@
 """Grad-CAM against the chain rule done by hand, and what the command writes."""
 
+import tracemalloc
+
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,9 @@ from tiny import mistake, p3d, slim_c3d
 from videos import numbered, write_video
 
 from pseudo3d import Pseudo3dError, create_model, read_video, save_pretrained
+from pseudo3d.commands.gradcam import _stems
 from pseudo3d.models.blocks import clip_to_frames, frames_to_clip, temporal_max_pool
+from pseudo3d.video import decode
 from pseudo3d.visualize.gradcam import explain_frames, grad_cam, mean_probabilities, overlay
 
 
@@ -117,6 +122,27 @@ def test_overlay_is_one_scale_for_the_video():
     assert (overlay(frames, np.zeros((2, 1, 2), np.float32)) == 100).all()
 
 
+def test_overlay_is_the_formula_at_every_pixel():
+    """Drawn frame by frame, in little memory: the same as all at once."""
+    rng = np.random.default_rng(0)
+    frames, maps = rng.integers(0, 256, (5, 6, 7, 3), np.uint8), rng.uniform(0, 3, (5, 6, 7)).astype(np.float32)
+    share = maps / maps.max()
+    colours = mpl.colormaps["inferno"](share)[..., :3] * 255
+    expected = frames * (1 - 0.6 * share[..., None]) + 0.6 * share[..., None] * colours
+    assert np.abs(overlay(frames, maps) - expected).max() < 4  # 256 colours
+
+
+def test_overlay_of_a_long_video_needs_little_memory():
+    frames, maps = np.zeros((100, 100, 100, 3), np.uint8), np.ones((100, 100, 100), np.float32)
+    overlay(frames[:1], maps[:1])
+    tracemalloc.start()
+    try:
+        overlay(frames, maps)
+        assert tracemalloc.get_traced_memory()[1] < 3 * frames.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 def test_command(network, tmp_path, capsys):
     save_pretrained(network, tmp_path / "net")
     video = write_video(tmp_path / "a b.mkv", numbered(21, 40, 48))
@@ -141,3 +167,41 @@ def test_command_mistakes(network, tmp_path, capsys):
     code, _, err = p3d(capsys, "visualize", "gradcam", video, tmp_path / "gone.mkv", *more)
     assert code == 1
     assert "gone.mkv" in err[0]
+
+
+def test_command_writes_over_no_video(network, tmp_path, capsys):
+    """NAME.mp4 beside NAME.mp4 would be the video itself."""
+    save_pretrained(network, tmp_path / "net")
+    video = write_video(tmp_path / "a.mp4", numbered(17, 40, 48), codec="libx264", pix_fmt="yuv420p")
+    before = video.read_bytes()
+    said = mistake(capsys, "visualize", "gradcam", video, "--weights", tmp_path / "net", "--out", tmp_path)
+    assert "a.mp4 is one of the videos and would be overwritten" in said
+    assert video.read_bytes() == before
+
+
+def test_results_of_videos_and_segments_keep_apart(tmp_path):
+    videos = ("x/a.mp4", "y/a.mp4", "z/a_2.mp4", "b.mp4#t=10.5,20", "b.mp4#t=3", "v1.0.avi")
+    assert [stem.name for stem in _stems(videos, tmp_path)] == ["a_1", "a_2_", "a_2", "b_10_5-20", "b_3-inf", "v1_0"]
+
+
+def test_a_long_video_is_refused_before_it_is_read(network, tmp_path, capsys, monkeypatch):
+    save_pretrained(network, tmp_path / "net")
+    video = write_video(tmp_path / "a.mkv", numbered(21, 40, 48), fps=10)
+    monkeypatch.setattr("pseudo3d.commands.gradcam.MOST_FRAMES", 18)
+    read = []
+    whole = decode.read_video
+    monkeypatch.setattr(decode, "read_video", lambda *args, **more: read.append(args) or whole(*args, **more))
+    more = ("--weights", tmp_path / "net", "--out", tmp_path / "maps", "--device", "cpu")
+    code, _, err = p3d(capsys, "visualize", "gradcam", video, *more)
+    assert (code, read) == (2, [])  # nothing was done
+    assert "21 frames, and at most 18 are drawn; name a part" in err[0]
+    assert p3d(capsys, "visualize", "gradcam", f"{video}#t=0,1.7", *more)[0] == 0
+    assert read_video(tmp_path / "maps" / "a_0-1_7.mp4").frames.shape[0] == 17
+
+
+def test_every_frame_has_a_map(network, tmp_path, capsys):
+    save_pretrained(network, tmp_path / "net")
+    video = write_video(tmp_path / "a.mkv", numbered(17, 40, 48))
+    said = mistake(capsys, "visualize", "gradcam", video, "--weights", tmp_path / "net", "--out", tmp_path / "maps",
+                   "--stride", "17")  # fmt: skip
+    assert "--stride 17: frames between clips of 16 would have no map; take at most 16" in said

@@ -8,23 +8,20 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 from report_runs import colours, make_scores, write_run, write_store, write_videos
 from tiny import p3d, write_two_classes
-from videos import flat, write_video
 
-from pseudo3d import Pseudo3dError, VideoError
+from pseudo3d import Pseudo3dError
 from pseudo3d.commands import report as command
 from pseudo3d.evaluation.scores import Scores
-from pseudo3d.visualize.report import sidecar
-from pseudo3d.visualize.report.previews import make, make_clip
 from pseudo3d.visualize.report.runs import View, find_files, read_run, shown_videos
-from pseudo3d.visualize.report.sidecar import make_previews, preview_key
 from pseudo3d.visualize.report.sprites import make_sprites
+from pseudo3d.visualize.report.writing import write_report
 
 CLASSES = ("walk", "run", "</script><script>alert(1)</script>")
 ODD = ["<script>alert(1)<script>.avi", "a \"quote\" & 'one'.avi", "50% #1?.avi", "ünïcode 动作.avi", "back\\slash.avi"]
@@ -180,77 +177,6 @@ def test_without_its_videos_the_page_is_made(made, tmp_path, capsys):
     assert "--root FOLDER" in capsys.readouterr().err
 
 
-def test_a_clip_that_browsers_play(tmp_path):
-    path = write_video(
-        tmp_path / "v.avi", [flat((200, 30, 30), 240, 320)] * 60, codec="mpeg4", pix_fmt="yuv420p", fps=30
-    )
-    make(str(path), tmp_path / "v.jpg", tmp_path / "v.mp4")
-    data = (tmp_path / "v.mp4").read_bytes()
-    assert 0 < data.index(b"moov") < data.index(b"mdat")  # faststart
-    with av.open(str(tmp_path / "v.mp4")) as file:
-        stream = file.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == (214, 160)
-        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-    assert len(frames) == 30  # 2 s at 15 frames/s
-    assert np.abs(frames[15].mean(axis=(0, 1)) - (200, 30, 30)).max() < 8
-    with Image.open(tmp_path / "v.jpg") as picture:
-        assert picture.size == (160, 120)
-
-
-def seconds_of(frame, levels):
-    return int(np.abs(np.array(levels) - frame[..., 0].mean()).argmin())
-
-
-@pytest.mark.parametrize(("name", "codec"), [("v.avi", "mpeg4"), ("v.mp4", "libx264"), ("v.mkv", "ffv1")])
-def test_a_segment_shows_that_part_only(tmp_path, name, codec):
-    levels = [20 * second for second in range(12)]
-    frames = [flat((levels[i // 10],) * 3, 32, 32) for i in range(120)]
-    pixels = "yuv444p" if codec == "ffv1" else "yuv420p"
-    path = write_video(tmp_path / name, frames, codec=codec, pix_fmt=pixels, fps=10)
-    picture = make_clip(f"{path}#t=5,8", tmp_path / "c.mp4")
-    assert seconds_of(picture, levels) == 6
-    with av.open(str(tmp_path / "c.mp4")) as file:
-        shown = [seconds_of(frame.to_ndarray(format="rgb24"), levels) for frame in file.decode(video=0)]
-    assert shown == [5] * 10 + [6] * 10 + [7] * 10
-    make(f"{path}#t=5,8", tmp_path / "c.jpg", None)
-    with Image.open(tmp_path / "c.jpg") as small:
-        assert seconds_of(np.asarray(small), levels) in (6, 7)
-    with pytest.raises(VideoError, match="no frame in this segment"):
-        make_clip(f"{path}#t=50,60", tmp_path / "d.mp4")
-    make_clip(str(path), tmp_path / "all.mp4")
-    with av.open(str(tmp_path / "all.mp4")) as file:
-        assert sum(1 for _ in file.decode(video=0)) == 100  # 10 s of 12
-
-
-def test_a_changed_video_gets_a_new_preview(tmp_path):
-    path = write_video(tmp_path / "v.avi", [flat((9, 9, 9))] * 3, codec="mpeg4", pix_fmt="yuv420p")
-    before = preview_key("v.avi", str(path))
-    assert preview_key("v.avi", str(path)) == before
-    os.utime(path, (1, 1))
-    assert preview_key("v.avi", str(path)) != before
-    assert preview_key("v.avi#t=1,2", f"{path}#t=1,2") != preview_key("v.avi#t=2,3", f"{path}#t=2,3")
-
-
-def test_a_decoder_that_dies_costs_its_video(tmp_path, monkeypatch):
-    """The process answers the first job and ends without a word at the second."""
-    (tmp_path / "dying.py").write_text(
-        "import json, sys\nfrom pathlib import Path\n"
-        "for i, line in enumerate(sys.stdin):\n"
-        "    if i: sys.exit(7)\n"
-        "    Path(json.loads(line)[1]).write_bytes(b'jpg')\n    print('\"\"', flush=True)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sidecar, "_WORKER", "dying")
-    videos = []
-    for name in "abc":
-        (tmp_path / name).write_text("x")
-        videos.append((name, str(tmp_path / name), False))
-    done = make_previews(tmp_path / "clips", videos, workers=1)
-    assert [each.reason for each in done] == ["", "its decoder ended without an answer (exit code 7)", ""]
-    assert done[0].picture.read_bytes() == b"jpg"
-
-
 def view_of(values, truth, kind="probability"):
     names = tuple("abc")[: np.shape(values)[1]]
     videos = tuple(f"v{i}" for i in range(len(values)))
@@ -385,6 +311,19 @@ def test_a_run_without_scores_has_its_numbers(tmp_path):
     (run / "scores.parquet").unlink()
     assert command.run([str(run), "--out", str(tmp_path / "p.html")]) == 0
     assert "100.0%" in read_page(tmp_path / "p.html").text
+
+
+def test_a_page_whose_name_is_not_utf8(tmp_path):
+    """Its folder of clips is named byte for byte."""
+    write_run(tmp_path / "run", "a", ["v.avi"], CLASSES, tmp_path, store=False)
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff.html"))
+    try:
+        out.touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    out.unlink()
+    write_report([read_run(tmp_path / "run")], out)
+    assert Page(out.read_text()).data["clips"] == "r%FF_clips"
 
 
 def test_splits_are_kept_apart(tmp_path):

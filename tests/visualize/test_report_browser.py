@@ -309,7 +309,7 @@ def test_a_clip_that_was_deleted_is_told(folder, tmp_path):
         assert text.startswith("The clip is not there")
 
 
-def big_page(folder, count, classes):
+def big_page(folder, count, classes, name="many videos"):
     """A page of so many videos, with pictures as busy as real ones, made without decoding anything."""
     rng = np.random.default_rng(0)
     names = [f"class {i % classes:03d}/v_{i:05d}.avi" for i in range(count)]
@@ -320,7 +320,7 @@ def big_page(folder, count, classes):
         Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC).save(pictures[-1])
     previews = [Preview(pictures[i % 50], f"{i:020x}.mp4") for i in range(count)]
     scores = make_scores(names, [f"class {i:03d}" for i in range(classes)], wrong=range(0, count, 7))
-    result = Result("hits", "many videos", (Measurement("video hit@1", 0.857),))
+    result = Result("hits", name, (Measurement("video hit@1", 0.857),))
     run = Run(folder, result, (View("", scores),), None, "", "pool5", ())
     places = dict(zip(names, rng.uniform(0, 1, (count, 2)), strict=True))
     sprites = make_sprites([preview.picture for preview in previews])
@@ -349,3 +349,14 @@ def test_ten_thousand_videos(tmp_path):
         choice = browser.run("document.getElementById('videos-count').textContent")
         assert choice.replace("\u2009", "") == "1429 videos"
         assert browser.console == []
+
+
+def test_a_long_name_pushes_no_number_out_of_a_narrow_window(tmp_path):
+    """The heading of a column is the run's name; the accuracy under it stays in sight."""
+    find_chromium()
+    page = big_page(tmp_path, 8, 4, "p3d_resnet152, runs/a_folder_of_many_words/checkpoints/best " * 2)
+    with Browser(tmp_path / "profile") as browser:
+        browser.size(360, 700)
+        browser.open(page)
+        assert browser.run("document.querySelector('#classes td:last-child').getBoundingClientRect().right") <= 360
+        assert browser.run("document.documentElement.scrollWidth") <= 360

@@ -92,7 +92,7 @@ def table1(
         batch_size: clips (ResNet-50: frames) in a batch; 4 on a processor, 32 on a GPU unless given.
         rounds: turns of each network.
         seconds: of each turn.
-        quick: one batch of one clip each: whether it works, not how fast.
+        quick: one batch each, of one clip unless --batch-size says more: whether it works, not how fast.
         out: folder of the table (.md, .tex, .csv) and of a result.json for each network.
     """
     from pseudo3d.commands.bench_table1 import FOLDERS, measure_table1
@@ -100,7 +100,7 @@ def table1(
 
     check_folder(out, dict.fromkeys(FOLDERS.values(), "bench-table1"))
     if quick:
-        rounds, seconds, batch_size = 1, 0.0, 1
+        rounds, seconds, batch_size = 1, 0.0, 1 if batch_size is None else batch_size
     runs = [result for run in results for result in read_runs(run)]
     measured = measure_table1(
         runs, device=device, dtype=dtype, engine=engine, batch_size=batch_size, rounds=rounds, seconds=seconds

@@ -58,7 +58,7 @@ def deepdraw(
 
     from rich.progress import TaskID
 
-    from pseudo3d.commands.explained import class_number, class_title, file_stem, open_to_explain
+    from pseudo3d.commands.explained import class_number, class_stem, class_title, open_to_explain
     from pseudo3d.commands.output import progress_bar
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.visualize.deepdraw import OCTAVES, Step
@@ -66,10 +66,12 @@ def deepdraw(
 
     if not classes:
         raise Pseudo3dError("name at least one class; see p3d visualize deepdraw --help")
-    if not 0 < iterations <= 100 or jitter < 0 or time_blur < 0:
+    if not 0 < iterations <= 100 or jitter < 0 or not 0 <= time_blur <= 100:
         raise Pseudo3dError("--iterations must be above 0 and at most 100, --jitter and --time-blur not below 0")
+    if not formats or not 1 <= fps <= 50:  # before minutes of work
+        raise Pseudo3dError(f"--formats needs at least one of gif, mp4, png, and --fps 1 to 50, got {fps:g}")
     network = open_to_explain(model, weights, class_names, device)
-    targets = [class_number(network, word) for word in classes]
+    targets = list(dict.fromkeys(class_number(network, word) for word in classes))
     octaves = [replace(each, iterations=max(1, round(each.iterations * iterations))) for each in OCTAVES]
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:
@@ -86,7 +88,7 @@ def deepdraw(
             frames = draw(
                 network, target, octaves=octaves, jitter=jitter, time_blur=time_blur, seed=seed, on_step=on_step
             )
-            stem = out / file_stem(title)
+            stem = out / class_stem(network, target)
             _write(frames, stem, formats, fps)
             print(f"{stem}.{{{','.join(formats)}}}: {title}, probability {last.probability:.1%} at the last step")
     return 0

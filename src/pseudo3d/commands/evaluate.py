@@ -100,24 +100,34 @@ def evaluate(
     features = FeatureStore(store)
     if len(features) == 0:
         raise Pseudo3dError(f"{store}: holds no features ({len(features.failures)} videos failed); extract some first")
-    result = _judge(features, layer, groups, folds, c)
+    result, notes = _judge(features, layer, groups, folds, c)
     if out is None and "://" in store:
         raise Pseudo3dError(f"{store}: results go into a folder of this machine; name it with --out")
     out = Path(store) / "evaluation" if out is None else out
-    _write(result, out, layer, c, failed=len(features.failures))
-    _print(result, out, c, failed=len(features.failures))
+    _write(result, out, layer, c, notes, failed=len(features.failures))
+    _print(result, out, c, notes, failed=len(features.failures))
     return 0
 
 
-def _judge(features: "FeatureStore", layer: str, groups: Path | None, folds: int, c: float) -> "SvmResult":
+def _judge(
+    features: "FeatureStore", layer: str, groups: Path | None, folds: int, c: float
+) -> "tuple[SvmResult, tuple[str, ...]]":
+    """What the SVM says, and what is to be said of it."""
     from pseudo3d.data.annotations import Sample, assign_groups, read_groups
+    from pseudo3d.errors import Pseudo3dError, first_few
     from pseudo3d.evaluation.svm import evaluate_features
 
+    several = [video for video, label in zip(features.videos, features.labels, strict=True) if "|" in (label or "")]
+    if several:
+        raise Pseudo3dError(
+            f"{len(several)} videos have several labels ({first_few(several)}), and this SVM gives a video one class; "
+            "use `p3d evaluate hits`, or the protocol of the data set"
+        )
     sources = features.groups
     if groups is not None:
         given = assign_groups([Sample(video) for video in features.videos], read_groups(groups))
         sources = [sample.group for sample in given]
-    return evaluate_features(
+    result = evaluate_features(
         features.features(layer),
         features.labels,
         videos=features.videos,
@@ -126,9 +136,27 @@ def _judge(features: "FeatureStore", layer: str, groups: Path | None, folds: int
         folds=folds,
         c=c,
     )
+    return result, _notes(features, sources, set(result.videos))
 
 
-def _write(result: "SvmResult", out: Path, layer: str, c: float, *, failed: int) -> None:
+def _notes(features: "FeatureStore", groups: "Sequence[str | None]", tested: set[str]) -> tuple[str, ...]:
+    """What makes the number better than it is: videos that the network, or under another name the SVM, has seen."""
+    from pseudo3d.data.annotations import Sample
+    from pseudo3d.evaluation.honesty import check_content, check_copies, check_not_trained_on
+
+    videos, files = features.videos, features.sources
+    rows = [row for row, video in enumerate(videos) if video in tested]
+    seen = check_not_trained_on(
+        features.info, [Sample(videos[row]) for row in rows], sources=[files[row] for row in rows], refuse=False
+    )
+    samples = [
+        Sample(video, None, split, group) for video, split, group in zip(videos, features.splits, groups, strict=True)
+    ]
+    copies = check_content(samples, files, refuse=False) if any(features.splits) else check_copies(samples, files)
+    return (*seen, *copies)
+
+
+def _write(result: "SvmResult", out: Path, layer: str, c: float, notes: Sequence[str], *, failed: int) -> None:
     from pseudo3d import files
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.visualize.plots import plot_confusion, save_figure
@@ -144,6 +172,7 @@ def _write(result: "SvmResult", out: Path, layer: str, c: float, *, failed: int)
         "layer": layer,
         "svm C": c,
         "failed videos left out": failed,
+        "notes": list(notes),
         "class names": list(result.class_names),
         "confusion": matrix.tolist(),
     }
@@ -152,7 +181,7 @@ def _write(result: "SvmResult", out: Path, layer: str, c: float, *, failed: int)
     save_figure(plot_confusion(matrix, result.class_names, title=title), out / "confusion")
 
 
-def _print(result: "SvmResult", out: Path, c: float, *, failed: int) -> None:
+def _print(result: "SvmResult", out: Path, c: float, notes: Sequence[str], *, failed: int) -> None:
     from pseudo3d.commands.output import print_table
 
     rows = [
@@ -163,4 +192,6 @@ def _print(result: "SvmResult", out: Path, c: float, *, failed: int) -> None:
     print(f"linear SVM accuracy {result.accuracy:.1%} on {len(result.videos)} videos ({result.protocol}, C = {c:g})")
     if failed:
         print(f"{failed} videos failed in extraction and are not in this number")
+    for note in notes:
+        print(f"note: {note}")
     print(f"written: {out / 'metrics.json'}, confusion.png, confusion.svg")

@@ -1,12 +1,16 @@
 """What commands that look into a network share: which classes are meant, and the network in the right precision."""
 
 import difflib
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pseudo3d.models import VideoModel
+
+_LONGEST = 60  # characters of a class's name in a file's; file systems take 255 bytes, and a character may be four
 
 
 def open_to_explain(model: str, weights: str, class_names: "Path | None", device: str) -> "VideoModel":
@@ -50,5 +54,35 @@ def class_title(model: "VideoModel", number: int) -> str:
 
 
 def file_stem(title: str) -> str:
-    """A class's name as part of a file's: letters, digits, - and _ alone."""
-    return "".join(character if character.isalnum() or character in "-_" else "_" for character in title)
+    """A name as part of a file's: letters, digits, - and _ alone, and no more of them than file systems take."""
+    plain = "".join(character if character.isalnum() or character in "-_" else "_" for character in title)
+    return plain[:_LONGEST] or "_"
+
+
+def file_stems(titles: Sequence[str], first: int = 0) -> list[str]:
+    """A file name for each title; where two would be the same (on any disk), with its number.
+
+    Args:
+        titles: in their order.
+        first: number of the first.
+
+    Example:
+        >>> file_stems(["a b", "a/b", "c"])
+        ['a_b_0', 'a_b_1', 'c']
+    """
+    plain = [file_stem(title) for title in titles]
+    count = Counter(stem.casefold() for stem in plain)  # some disks take Tai and tai for one name
+    taken = {stem for stem, times in count.items() if times == 1}
+    stems = []
+    for number, stem in enumerate(plain, start=first):
+        unique = stem if count[stem.casefold()] == 1 else f"{stem}_{number}"
+        while count[stem.casefold()] > 1 and unique.casefold() in taken:
+            unique += "_"
+        taken.add(unique.casefold())
+        stems.append(unique)
+    return stems
+
+
+def class_stem(model: "VideoModel", number: int) -> str:
+    """What the files of a class are called: always the same, and never as those of another class of the network."""
+    return file_stems(model.class_names)[number] if model.class_names else class_title(model, number)

@@ -143,6 +143,10 @@ def extract(
         raise Pseudo3dError("--cluster divides the videos itself; leave --shard out")
     if cluster is not None and dry_run:
         raise Pseudo3dError("--dry-run knows this machine only; leave --cluster out")
+    if stride is not None and sampler in ("authors", "random"):
+        raise Pseudo3dError(f"--stride takes a clip every so many frames, and --sampler {sampler} others; give one")
+    if seed != 0 and sampler != "random":
+        raise Pseudo3dError("--seed is of --sampler random: give both, or neither")
     samples = collect_samples(videos, groups=groups)
     if stride is not None:
         sampler, per_clip = "sliding", True

@@ -51,7 +51,7 @@ def gradcam(
         class_names: file with one class name a line, for weights that do not carry them (.caffemodel).
         device: auto, cpu, cuda, mps.
     """
-    from pseudo3d.commands.explained import open_to_explain
+    from pseudo3d.commands.explained import class_number, open_to_explain
     from pseudo3d.commands.output import progress_bar, report_failures
     from pseudo3d.errors import Pseudo3dError, VideoError
 
@@ -59,8 +59,14 @@ def gradcam(
         raise Pseudo3dError("give at least one video; see p3d visualize gradcam --help")
     if stride < 1:
         raise Pseudo3dError(f"--stride must be at least 1, got {stride}")
-    stems = _stems(videos)
+    videos = tuple(dict.fromkeys(videos))
+    stems = _stems(videos, out)
     network = open_to_explain(model, weights, class_names, device)
+    if stride > network.preprocessing.num_frames > 1:
+        raise Pseudo3dError(f"--stride {stride}: frames between clips of {network.preprocessing.num_frames} would have "
+                            f"no map; take at most {network.preprocessing.num_frames}")  # fmt: skip
+    if target != "predicted":
+        class_number(network, target)  # a mistake is told before anything is written
     if layer == "res5" and "res5" not in network.layers:  # the last layer with places, whatever it is called
         layer = network.layers[0]
     failures = {}
@@ -68,19 +74,55 @@ def gradcam(
         task = bar.add_task("videos", total=len(videos), note="")
         for video, stem in zip(videos, stems, strict=True):
             try:
-                print(_explain(network, video, out / stem, target, layer, stride))
+                print(_explain(network, video, stem, target, layer, stride))
             except VideoError as error:
                 failures[video] = str(error)
             bar.advance(task)
     return report_failures(failures, len(videos) - len(failures))
 
 
-def _stems(videos: Sequence[str]) -> list[str]:
-    """What the results of each video are called: its name; with a number where two are called the same."""
-    from pseudo3d.commands.explained import file_stem
+def _stems(videos: Sequence[str], out: Path) -> list[Path]:
+    """What the results of each video are called: its name; with a number where two are called the same.
 
-    names = [file_stem(Path(video).stem) for video in videos]
-    return [name if names.count(name) == 1 else f"{name}_{i + 1}" for i, name in enumerate(names)]
+    Raises:
+        Pseudo3dError: a result would take the place of one of the videos.
+    """
+    from pseudo3d.commands.explained import file_stems
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.video.segments import file_of, find_segment
+
+    names = []
+    for video in videos:
+        file, segment = find_segment(video)
+        names.append(file.stem if segment is None else f"{file.stem}_{segment[0]:g}-{segment[1]:g}")
+    stems = [out / stem for stem in file_stems(names, first=1)]
+    sources = {file_of(video).resolve() for video in videos}
+    for stem in stems:
+        written = stem.with_name(f"{stem.name}.mp4")
+        if written.resolve() in sources:
+            raise Pseudo3dError(f"--out {out}: {written} is one of the videos and would be overwritten; choose another")
+    return stems
+
+
+def _check_length(video: str) -> None:
+    """Refuse a video that is too long before its frames fill the memory.
+
+    Raises:
+        VideoError: it is, or it cannot be used.
+    """
+    from pseudo3d.errors import VideoError
+    from pseudo3d.video.decode import probe
+    from pseudo3d.video.segments import find_segment
+
+    path, segment = find_segment(video)
+    info = probe(path)
+    frames = info.num_packets
+    if segment is not None and info.fps and info.duration:
+        frames = min(frames, int((min(segment[1], info.duration) - segment[0]) * info.fps))
+    if frames > MOST_FRAMES:
+        raise VideoError(
+            f"{video}: {frames} frames, and at most {MOST_FRAMES} are drawn; name a part: {path}#t=0,30 (seconds)"
+        )
 
 
 def _explain(network: "VideoModel", video: str, stem: Path, target: str, layer: str, stride: int) -> str:
@@ -88,7 +130,6 @@ def _explain(network: "VideoModel", video: str, stem: Path, target: str, layer: 
     import numpy as np
 
     from pseudo3d.commands.explained import class_number, class_title
-    from pseudo3d.errors import VideoError
     from pseudo3d.video.decode import read_video
     from pseudo3d.video.sampling import sample_clips_sliding
     from pseudo3d.video.transforms import center_crop
@@ -96,12 +137,8 @@ def _explain(network: "VideoModel", video: str, stem: Path, target: str, layer: 
     from pseudo3d.visualize.gradcam import explain_frames, mean_probabilities, overlay
 
     p = network.preprocessing
+    _check_length(video)
     clip = read_video(video, size=p.resize, interpolation=p.interpolation)
-    if len(clip.frames) > MOST_FRAMES:
-        raise VideoError(
-            f"{video}: {len(clip.frames)} frames, and at most {MOST_FRAMES} are drawn; name a part: "
-            f"{video}#t=0,60 (seconds)"
-        )
     frames = np.stack([center_crop(frame, p.crop) for frame in clip.frames])
     starts = sample_clips_sliding(len(frames), p.num_frames, stride if p.num_frames > 1 else 1)
     prob = mean_probabilities(network, frames, starts)

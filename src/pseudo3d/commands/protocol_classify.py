@@ -8,33 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
-from pseudo3d.commands.protocol_source import Source, Wanted, listed_once, open_store
+from pseudo3d.commands.protocol_sets import check_weights, notes_of
+from pseudo3d.commands.protocol_source import Source, Wanted, departures, listed_once, open_store
 
 if TYPE_CHECKING:
     from pseudo3d.data.annotations import SampleList
     from pseudo3d.data.official import OfficialSet
-    from pseudo3d.data.official.aslan import PairSet
     from pseudo3d.evaluation.classification import Measure, SplitScores
     from pseudo3d.features.store import FeatureStore
 
 Constant = float | Literal["cv"]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The official data set.
-
-    Args:
-        data: folder of the videos, in the official layout.
-        lists: folder of the official lists or annotations, if they are not in there.
-    """
-
-    data: Path
-    lists: Path | None = None
-
-    def asked(self) -> dict[str, Any]:
-        """What of this decides the result, in JSON types."""
-        return {"data": str(self.data.absolute()), "lists": None if self.lists is None else str(self.lists.absolute())}
 
 
 @dataclass(frozen=True)
@@ -105,6 +88,7 @@ def classify(protocol: Protocol, source: Source) -> Finished:
     Raises:
         Pseudo3dError: options, lists, videos or features that cannot be used, or a result that would mislead.
     """
+    from pseudo3d.evaluation.classification import lacking_footnote
     from pseudo3d.evaluation.representations import check_same_network
 
     svm = protocol.svm
@@ -132,6 +116,7 @@ def classify(protocol: Protocol, source: Source) -> Finished:
     runs = {}
     for (split, each), store in zip(sets.items(), stores, strict=True):
         runs[split], more = _run(protocol, each, store, source)
+        more += lacking_footnote(runs[split])
         footnotes |= dict.fromkeys(f"split {split}: {note}" if len(sets) > 1 else note for note in more)
     return _finished(protocol, source, stores, sets, runs, asked, tuple(footnotes))
 
@@ -159,7 +144,8 @@ def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source
     """What can be refused before hours of extraction.
 
     Raises:
-        Pseudo3dError: no video to test on, one on both sides, or weights that were trained on one.
+        Pseudo3dError: no video to test on, one on both sides, weights that were trained on one, or a network for other
+            classes.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.honesty import check_sides
@@ -170,57 +156,20 @@ def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source
         if not tested.samples:
             raise Pseudo3dError(f"{official.title}: no video is in the split {protocol.tested!r}")
         check_weights(source, tested, number if protocol.svm is None else 0)
+        if protocol.svm is None and source.weights and source.class_names is None:
+            _check_classes(protocol, Path(source.weights[number]), tested)
 
 
-def check_weights(source: Source, tested: "SampleList", number: int = 0) -> None:
-    """Refuse weights of a run that was trained on videos to test on.
+def _check_classes(protocol: Protocol, weights: Path, tested: "SampleList") -> None:
+    """Refuse a pretrained folder that names other classes; of other weights it shows when they are loaded."""
+    from pseudo3d.evaluation.classification import class_columns, truth_of
+    from pseudo3d.weights.pretrained import CONFIG_NAME, read_config
 
-    Args:
-        source: the weights, if it has any.
-        tested: the videos.
-        number: which of the weights.
-
-    Raises:
-        Pseudo3dError: it was; or none of the videos is there to extract.
-    """
-    from pseudo3d.errors import Pseudo3dError, first_few
-    from pseudo3d.evaluation.honesty import check_not_trained_on
-    from pseudo3d.video.segments import split_segment
-
-    if not source.weights:
-        return
-    files = {sample.path: tested.root / split_segment(sample.path)[0] for sample in tested.samples}
-    gone = [path for path, file in files.items() if not file.is_file()]
-    if gone:
-        raise Pseudo3dError(
-            f"{tested.root}: {len(gone)} of {len(files)} videos are not there ({first_few(gone)}); --weights needs the "
-            "videos, --features a store of them"
-        )
-    if Path(source.weights[number]).exists():
-        check_not_trained_on(source.weights[number], tested.samples, root=tested.root)
-
-
-def notes_of(official: "OfficialSet | PairSet", source: Source, dead_links: bool = False) -> tuple[str, ...]:
-    """What is to be said of a set as it lies on the disk.
-
-    Raises:
-        Pseudo3dError: videos of the lists are not there, and nobody has allowed that.
-    """
-    from pseudo3d.errors import Pseudo3dError, first_few
-
-    missing = official.missing
-    about_missing = tuple(note for note in official.notes if note.startswith(f"{len(missing):,} of "))
-    others = tuple(note for note in official.notes if note not in about_missing)
-    if not missing:
-        return official.notes
-    if source.features and len(missing) >= len(official.samples):  # lists alone: the features were made elsewhere
-        return others
-    what = f"{len(missing):,} videos of the official lists are not there"
-    if not (dead_links or source.allow_missing):
-        raise Pseudo3dError(
-            f"{what} ({first_few(missing)}); get them, or leave them out with --allow-missing, which is told"
-        )
-    return (f"{what} and are left out", *others)
+    network = tuple(read_config(weights)["class_names"] or ()) if (weights / CONFIG_NAME).is_file() else ()
+    if network and protocol.own_classes:
+        truth_of(tested.samples, network)
+    elif network:
+        class_columns(network, tested.class_names, len(network))
 
 
 def _run(
@@ -252,7 +201,8 @@ def _run(
         c=svm.c,
         train_scores=svm.train_scores,
     )
-    return scores, (*notes, *left_out_footnote(found.left_out))
+    notes += (*left_out_footnote(found.left_out), *departures(store, protocol.wanted))
+    return scores, (*notes, *_other_layer(svm.layer, store))
 
 
 def _network(
@@ -279,10 +229,13 @@ def _network(
         counted = {"clip hit@1": clip_hit_at_1(clips), **counted}
     elif protocol.clip_hits:
         notes = (*notes, "clip hit@1 was not measured: the store has no features of single clips (--per-clip)")
-    sampler = store.info.get("sampler")
-    if sampler is not None and sampler != protocol.sampler:
-        notes = (*notes, f"clips were chosen by the sampler {sampler}; this protocol's is {protocol.sampler}")
-    return SplitScores(scores, counted), notes
+    return SplitScores(scores, counted), (*notes, *departures(store, protocol.wanted))
+
+
+def _other_layer(layer: str, store: "FeatureStore") -> tuple[str, ...]:
+    """What is to be said of a representation that is not its paper's."""
+    paper = "fc6" if store.info.get("architecture", {}).get("name") == "c3d" else "pool5"
+    return () if layer == paper else (f"the SVM is on the layer {layer}; the paper's representation is {paper}",)
 
 
 def _finished(
@@ -300,6 +253,7 @@ def _finished(
     facts = {
         "asked": asked,
         "classifier": "network" if protocol.svm is None else "linear SVM",
+        **({} if protocol.svm is None else {"layer": protocol.svm.layer, "svm C": protocol.svm.c}),
         "classes": len(next(iter(sets.values())).samples.class_names),
         "tested videos": {split or "all": len(run.test.videos) for split, run in runs.items()},
         "sets": [each.title for each in sets.values()],
@@ -315,43 +269,6 @@ def _finished(
     name = source.called(stores[0])
     figures = confusion_of(scores, name)
     return Finished(source.out, Result(protocol.name, name, measurements, facts, footnotes), scores, figures)
-
-
-def labelled_set(source: Source, data: Path | None, groups: Path | None, split: str) -> "OfficialSet":
-    """A person's own labelled videos: those of the split "test", or all of them where there is none.
-
-    Args:
-        source: a store that knows its labels, where no data are named.
-        data: a folder or list.
-        groups: file of groups.
-        split: has no name here.
-
-    Raises:
-        Pseudo3dError: neither data nor a store, or what ``read_samples`` raises.
-    """
-    from pseudo3d.data.annotations import Sample, SampleList, read_samples
-    from pseudo3d.data.official import OfficialSet
-    from pseudo3d.errors import Pseudo3dError
-    from pseudo3d.features.store import FeatureStore
-
-    if data is not None:
-        samples = read_samples(data, groups=groups)
-    elif source.features:
-        store = FeatureStore(source.features[0])
-        rows = zip(store.videos, store.labels, store.splits, store.groups, strict=True)
-        listed = []
-        for video, label, side, group in rows:
-            first, *more = (None,) if label is None else label.split("|")
-            listed.append(Sample(video, first, side, group, tuple(str(each) for each in more)))
-        samples = SampleList(Path(store.info.get("root") or "."), tuple(listed))
-    else:
-        raise Pseudo3dError("--data must be given with --weights: a folder of labelled videos or a list")
-    sides = {sample.split for sample in samples.samples}
-    judged = "test" if "test" in sides else "all"
-    if judged == "all":
-        samples = replace(samples, samples=tuple(replace(sample, split="test") for sample in samples.samples))
-    title = f"{data if data is not None else source.features[0]}, {'test split' if judged == 'test' else 'all videos'}"
-    return OfficialSet("hits", title, samples)
 
 
 def facts_of(stores: "Sequence[FeatureStore]") -> dict[str, Any]:

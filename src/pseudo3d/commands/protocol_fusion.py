@@ -85,11 +85,13 @@ def _scored(place: Path) -> _Scored:
     """The score files of a source.
 
     Raises:
-        Pseudo3dError: a folder without a result or scores.
+        Pseudo3dError: nothing is there, or a folder without a result or scores.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.results import read_result
 
+    if not place.exists():
+        raise Pseudo3dError(f"{place} does not exist: give a folder of p3d evaluate, or a score file (.parquet, .csv)")
     if not place.is_dir():
         return _Scored(str(place), {"": place}, {}, None)
     result = read_result(place)
@@ -161,7 +163,7 @@ def _fuse_split(
     import numpy as np
 
     from pseudo3d.errors import Pseudo3dError, first_few
-    from pseudo3d.evaluation.fusion import equal_weights, find_weights, fuse, fusion_footnotes
+    from pseudo3d.evaluation.fusion import equal_weights, find_weights, fuse, fusion_footnotes, scale_footnotes
     from pseudo3d.evaluation.scores import read_scores
 
     test = [read_scores(each.test.get(split, each.test.get("", Path()))) for each in scored]
@@ -169,9 +171,10 @@ def _fuse_split(
     train = train if len(train) == len(scored) else []
     if weights:
         shares: Sequence[float] = weights
-        notes: tuple[str, ...] = (f"weights were given: {', '.join(f'{weight:g}' for weight in weights)}",)
+        told = f"weights were given: {', '.join(f'{weight:g}' for weight in weights)}"
+        notes: tuple[str, ...] = (told, *scale_footnotes(test, train))
     elif equal:
-        shares, notes = list(equal_weights(len(test))), ()
+        shares, notes = list(equal_weights(len(test))), scale_footnotes(test, train)
     else:
         shares = list(find_weights(train) if train else equal_weights(len(test)))
         notes = fusion_footnotes(test, train)

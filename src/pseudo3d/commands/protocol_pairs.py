@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pseudo3d.commands.protocol_classify import Constant, Data, check_constant, check_weights, facts_of, notes_of
+from pseudo3d.commands.protocol_classify import Constant, check_constant, facts_of
 from pseudo3d.commands.protocol_results import Finished, check_out
-from pseudo3d.commands.protocol_source import Source, Wanted, open_store
+from pseudo3d.commands.protocol_sets import Data, check_weights, notes_of
+from pseudo3d.commands.protocol_source import Source, Wanted, departures, open_store
 
 if TYPE_CHECKING:
     from pseudo3d.data.official.aslan import PairSet
@@ -59,7 +60,8 @@ def evaluate_pairs(
     said = evaluate_aslan(
         found.features, kept.first, kept.second, kept.same, kept.fold, c=c, view=view, standardise=standardise
     )
-    notes += (*left_out_footnote(found.left_out), *dropped, *_departures(view, standardise))
+    notes += (*left_out_footnote(found.left_out), *dropped, *departures(store, wanted))
+    notes += _departures(wanted.layers, view, standardise)
     facts = {
         "asked": asked,
         "classifier": "linear SVM",
@@ -77,9 +79,13 @@ def evaluate_pairs(
     return Finished(source.out, result, {"": _scores(kept, said)}, {"roc": plot_roc([curve])})
 
 
-def _departures(view: Literal[1, 2], standardise: bool) -> tuple[str, ...]:
+def _departures(layers: tuple[str, ...], view: Literal[1, 2], standardise: bool) -> tuple[str, ...]:
     """What was asked for that is not the paper's."""
+    from pseudo3d.evaluation.aslan import ASLAN_LAYERS
+
     notes = []
+    if set(layers) != set(ASLAN_LAYERS):
+        notes.append(f"similarities on {', '.join(layers)}; the paper's layers are {', '.join(ASLAN_LAYERS)}")
     if view == 1:
         notes.append("View-1, one training and one test part: to develop on; the published numbers are of View-2")
     if standardise:

@@ -1,7 +1,7 @@
 """What a protocol leaves: result.json, scores, the paper's table with our row, pictures; and what it may not touch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,7 @@ def write(finished: Finished, command: str) -> None:
     result = replace(finished.result, facts={**finished.result.facts, **told})
     for ending, scores in finished.scores.items():
         save_scores(scores, out / f"scores{ending}.parquet")
+    _remove_scores(out, {f"scores{ending}.parquet" for ending in finished.scores})
     for name, figure in finished.figures.items():
         save_figure(figure, out / name)
     names = tables_for(result)
@@ -112,6 +113,16 @@ def write(finished: Finished, command: str) -> None:
     if names != (OWN,):
         _print_own(result)
     print(f"written: {out}")
+
+
+def _remove_scores(out: Path, kept: Collection[str]) -> None:
+    """Remove scores that a run with other splits left before it had a result: they would pass for this one's."""
+    from pseudo3d.evaluation.scores import read_scores
+
+    for path in sorted(out.glob("scores*.parquet")):
+        if _OWN.fullmatch(path.name) and path.name not in kept:
+            read_scores(path)  # refuses what is none
+            path.unlink()
 
 
 def _print_own(result: "Result") -> None:

@@ -1,11 +1,12 @@
 """Scene recognition as a command: every video is left out once (YUPENN, Dynamic Scene; paper section 5, Table 6)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pseudo3d.commands.protocol_classify import Constant, Data, check_constant, check_weights, facts_of, notes_of
+from pseudo3d.commands.protocol_classify import Constant, check_constant, facts_of
 from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
-from pseudo3d.commands.protocol_source import Source, Wanted, open_store
+from pseudo3d.commands.protocol_sets import Data, check_weights, notes_of
+from pseudo3d.commands.protocol_source import Source, Wanted, departures, open_store
 
 if TYPE_CHECKING:
     from pseudo3d.data.official import OfficialSet
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 Variant = Literal["plain", "authors"]
 _SHORT_EDGE = 160  # the authors' answer on Dynamic Scene
+_AUTHORS = Wanted(("pool5",), resize=_SHORT_EDGE, mirror=True)
 
 
 def leave_one_out(
@@ -38,7 +40,7 @@ def leave_one_out(
         Pseudo3dError: options, lists, videos or features that cannot be used.
     """
     from pseudo3d.evaluation.classification import accuracy, measurements_of, truth_of
-    from pseudo3d.evaluation.honesty import check_not_trained_on, left_out_footnote
+    from pseudo3d.evaluation.honesty import check_copies, check_not_trained_on, left_out_footnote
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.results import Result
     from pseudo3d.evaluation.scenes import evaluate_scenes
@@ -49,17 +51,17 @@ def leave_one_out(
     asked = {**data.asked(), **source.asked(), "c": c, "variant": variant}
     check_out(source.out, name, asked)
     official = read("")
-    notes = notes_of(official, source)
+    names, notes = official.samples.class_names, notes_of(official, source)
     check_weights(source, official.samples)
-    authors = variant == "authors"
-    wanted = Wanted(("pool5",), resize=_SHORT_EDGE if authors else None, mirror=authors)
+    wanted = _AUTHORS if variant == "authors" else Wanted(("pool5",))
     store = open_store(source, official.samples, wanted)
-    notes += _differences(store, variant)
+    notes += (*_differences(store, variant), *departures(store, wanted))
     found = read_representations(store, official.samples, ("pool5",), allow_missing=source.allow_missing)
     notes += check_not_trained_on(store.info, found.samples, root=official.samples.root, sources=found.sources)
-    names = official.samples.class_names
+    notes += check_copies(found.samples, found.sources)
     truth = truth_of(found.samples, names)
-    values = evaluate_scenes(found.features["pool5"], truth.argmax(axis=1), plain=not authors, c=c)
+    _check_classes(names, truth.sum(axis=0))
+    values = evaluate_scenes(found.features["pool5"], truth.argmax(axis=1), plain=variant == "plain", c=c)
     scores = {"": Scores(tuple(each.path for each in found.samples), names, truth, values, "decision")}
     facts = {
         "asked": asked,
@@ -75,6 +77,18 @@ def leave_one_out(
     row, notes = source.called(store), (*notes, *left_out_footnote(found.left_out))
     result = Result(name, row, measurements_of({"": accuracy(scores[""])}), facts, tuple(dict.fromkeys(notes)))
     return Finished(source.out, result, scores, confusion_of(scores, row))
+
+
+def _check_classes(names: Sequence[str], counts: Iterable[int]) -> None:
+    """Raise for a class that has no other video to train on when one is left out."""
+    from pseudo3d.errors import Pseudo3dError, first_few, printable
+
+    few = [f"{printable(name)}: {count}" for name, count in zip(names, counts, strict=True) if count < 2]
+    if few:
+        raise Pseudo3dError(
+            f"{len(few)} classes have fewer than two videos with features ({first_few(few)}): when one is left out, "
+            "another must be there to train on"
+        )
 
 
 def _differences(store: "FeatureStore", variant: Variant) -> tuple[str, ...]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pseudo3d.features.store import FeatureStore
 
 
+_OF_EXTRACTION = ("model", "class_names", "clips", "device", "dtype", "batch_size", "workers")
+_CLIPS = 20  # of a video: paper sections 4 and 5
+
+
 @dataclass(frozen=True)
 class Source:
     """What is evaluated, and where the results go.
@@ -42,7 +46,7 @@ class Source:
     allow_missing: tyro.conf.FlagCreatePairsOff[bool] = False
     model: str = "auto"
     class_names: Path | None = None
-    clips: int = 20
+    clips: int = _CLIPS
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     batch_size: int | None = None
@@ -52,10 +56,13 @@ class Source:
         """That features or weights are given, for ``count`` networks.
 
         Raises:
-            Pseudo3dError: neither, both, or another number of them.
+            Pseudo3dError: neither, both, or another number of them; an empty name; options of an extraction for a
+                store that is there.
         """
         from pseudo3d.errors import Pseudo3dError
 
+        if self.name is not None and not self.name.strip():
+            raise Pseudo3dError("--name is empty; it is what the row is called in the tables")
         if bool(self.features) == bool(self.weights):
             raise Pseudo3dError("give either --features STORE (made by p3d extract) or --weights WEIGHTS")
         option, given = ("--features", self.features) if self.features else ("--weights", self.weights)
@@ -67,6 +74,14 @@ class Source:
                 f"{option} names the same thing twice: a network that was trained on one split has seen test videos of "
                 "the others"
             )
+        if self.features:
+            plain = Source(self.out)
+            unused = [name for name in _OF_EXTRACTION if getattr(self, name) != getattr(plain, name)]
+            if unused:
+                options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+                raise Pseudo3dError(
+                    f"{options}: of an extraction (--weights); the features of --features are there already"
+                )
 
     def asked(self) -> dict[str, Any]:
         """What of this decides the result, in JSON types."""
@@ -146,6 +161,8 @@ def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: in
         store = FeatureStore(source.out / _numbered("features", number))
     if len(store) == 0:
         raise Pseudo3dError(f"{store.location}: holds no features ({len(store.failures)} videos failed)")
+    if not all(wanted.layers):
+        raise Pseudo3dError(f"--layer names no layer; {store.location} has {', '.join(store.layers)}")
     lacking = [layer for layer in wanted.layers if layer not in store.layers]
     if lacking:
         raise Pseudo3dError(
@@ -153,6 +170,26 @@ def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: in
             f"p3d extract VIDEOS --weights WEIGHTS {wanted.options()} --out STORE"
         )
     return store
+
+
+def departures(store: "FeatureStore", wanted: Wanted) -> tuple[str, ...]:
+    """What is to be said of clips that were not taken as the protocol does; a store that does not say is believed.
+
+    Args:
+        store: it was made in some way.
+        wanted: the protocol's way.
+    """
+    notes = []
+    sampler, clips = store.info.get("sampler"), store.info.get("clips")
+    if sampler is not None and sampler != wanted.sampler:
+        notes.append(f"clips were chosen by the sampler {sampler}; this protocol's is {wanted.sampler}")
+    if clips is not None and clips != _CLIPS and sampler != "sliding":  # which takes as many as a video has
+        notes.append(f"{clips} clips of each video were taken; the paper takes {_CLIPS}")
+    if store.info.get("weights") == "random":
+        notes.append("the network is untrained (random weights): its features are noise")
+    if store.info.get("mirror") and not wanted.mirror:
+        notes.append("features are averaged with those of the mirror image, which this protocol does not do")
+    return tuple(notes)
 
 
 def _extract(source: Source, samples: "SampleList", wanted: Wanted, number: int | None) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pseudo3d.commands.protocol_classify import Constant, Data, Protocol, Svm, classify
+from pseudo3d.commands.protocol_classify import Constant, Protocol, Svm, classify
 from pseudo3d.commands.protocol_results import Finished, write
+from pseudo3d.commands.protocol_sets import Data
 from pseudo3d.commands.protocol_source import Source
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def run(name: str, args: Sequence[str]) -> int:
 def hits(*, source: _Source, data: Path | None = None, groups: Path | None = None) -> Finished:
     """Clip hit@1, video hit@1 and video hit@5 of a network on your own labelled videos (paper section 4, Table 2).
 
-    A video's score is the mean over 20 clips. The split "test" is judged where there is one, else all videos.
+    A video's score is the mean over 20 clips. The split "test" is judged, else "val"; all videos
+    where there are no splits.
 
     Example: p3d evaluate hits --data runs/first/split.csv --weights runs/first/checkpoints/best --out runs/first_hits
 
@@ -44,7 +46,7 @@ def hits(*, source: _Source, data: Path | None = None, groups: Path | None = Non
             --features, whose store knows its labels.
         groups: file of `path group` lines: what comes from one source.
     """
-    from pseudo3d.commands.protocol_classify import labelled_set
+    from pseudo3d.commands.protocol_sets import labelled_set
     from pseudo3d.evaluation.classification import video_hits
 
     source.check()
@@ -165,9 +167,17 @@ def activitynet(
 
 
 def _activitynet_reader(data: Data, trimmed: bool) -> "Callable[[str], OfficialSet]":
+    from dataclasses import replace
+
     from pseudo3d.data.official.activitynet import read_activitynet
 
-    return lambda split: read_activitynet(data.data, data.lists, split or "1", trimmed=trimmed)
+    def read(split: str) -> "OfficialSet":
+        official = read_activitynet(data.data, data.lists, split or "1", trimmed=trimmed)
+        if not trimmed:
+            return official
+        return replace(official, notes=("every annotated segment was classified by itself", *official.notes))
+
+    return read
 
 
 def sports1m(*, data: _Data, source: _Source) -> Finished:

@@ -100,7 +100,7 @@ def class_names_of(labels: Iterable[str | None]) -> tuple[str, ...]:
         (('9', '10'), ('10', '9', 'left'))
     """
     names = {label for label in labels if label is not None}
-    numeric = all(name.isdecimal() for name in names)
+    numeric = all(name.isdecimal() and len(name) < 20 for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name) if numeric else (0, name)))
 
 

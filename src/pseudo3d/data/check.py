@@ -17,7 +17,7 @@ from pseudo3d.files import sha256_of
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.video.clips import ClipFacts, ClipPlan
 from pseudo3d.video.pool import Decoded, DecoderPool, Failed
-from pseudo3d.video.segments import split_segment
+from pseudo3d.video.segments import find_segment, split_segment
 
 KINDS = ("missing", "unreadable", "damaged", "duplicate across splits", "duplicate", "mislabelled")
 """What may be wrong with a video, in the order of a report."""
@@ -76,10 +76,16 @@ def files_of(splits: Sequence[SampleList]) -> list[Listed]:
     sides: dict[str, list[str | None]] = {}
     for place, samples in enumerate(splits):
         for sample in samples.samples:
-            path = split_segment(sample.path)[0]
+            path = _file_in(samples.root, sample.path)
             labels.setdefault(path, {}).update(dict.fromkeys(sample.labels))
             sides.setdefault(path, [None] * len(splits))[place] = sample.split
     return [Listed(path, tuple(labels[path]), tuple(sides[path])) for path in labels]
+
+
+def _file_in(root: Path, listed: str) -> str:
+    """The file that a list means, from the root: of a segment its file's, unless a file of just that name is there."""
+    file, segment = split_segment(listed)
+    return listed if segment is None or find_segment(root / listed)[1] is None else file
 
 
 def check_videos(
@@ -179,10 +185,10 @@ def _damage(facts: ClipFacts) -> str:
 def duplicates(root: Path, files: Sequence[Listed]) -> list[Problem]:
     """Files with the content of a file that comes before; told apart when the two are on different sides of a split.
 
-    Only files of one size are read.
+    Only files of one size are read; those that cannot be read are left to ``unreadable``.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file is gone.
     """
     sizes: dict[int, list[Listed]] = {}
     for file in files:
@@ -191,11 +197,22 @@ def duplicates(root: Path, files: Sequence[Listed]) -> list[Problem]:
     for size, alike in sizes.items():
         contents: dict[str, list[Listed]] = {}
         for file in alike if size and len(alike) > 1 else ():
-            earlier = contents.setdefault(sha256_of(root / file.path), [])
+            content = _content(root / file.path)
+            if content is None:
+                continue
+            earlier = contents.setdefault(content, [])
             if earlier:
                 problems.append(_duplicate(file, earlier))
             earlier.append(file)
     return problems
+
+
+def _content(path: Path) -> str | None:
+    """The hash of a file; None for what cannot be read, which is a problem of another kind."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None
 
 
 def _duplicate(file: Listed, earlier: Sequence[Listed]) -> Problem:

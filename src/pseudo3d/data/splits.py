@@ -130,10 +130,13 @@ def _check_divisible(label: str, members: Sequence[Sample]) -> None:
             f"class {label} has one video ({members[0].path}): at least 2 are needed, one on each side; add videos or "
             "remove the class"
         )
-    if len({_group(sample) for sample in members}) == 1:
+    groups = {_group(sample) for sample in members}
+    if len(groups) == 1:
+        kind, name = groups.pop()
+        what = f"in the group {name}" if kind == "group" else f"parts of {name}"
         raise Pseudo3dError(
-            f"all {len(members)} videos of class {label} are in the group {members[0].group}: at least 2 groups are "
-            "needed, one on each side; add videos from elsewhere or remove the class"
+            f"all {len(members)} videos of class {label} are {what}: at least 2 groups are needed, one on each side; "
+            "add videos from elsewhere or remove the class"
         )
 
 

@@ -264,7 +264,8 @@ def evaluate_aslan(
     decisions = np.full(len(fold), np.nan)
     for train, test in sides:
         x, y = l2_normalised(_standardised(raw, train) if standardise else raw), same[train].astype(np.int64)
-        decisions[test] = svm_scores(x[train], y, x[test], 2, c=c, groups=fold[train], seed=seed, jobs=jobs)[:, 1]
+        groups = fold[train] if np.ptp(fold[train]) else None  # one training fold has to be parted itself
+        decisions[test] = svm_scores(x[train], y, x[test], 2, c=c, groups=groups, seed=seed, jobs=jobs)[:, 1]
     accuracies = np.array([((decisions[test] > 0) == same[test]).mean() for _, test in sides])
     mean, error = mean_and_error(accuracies) if len(accuracies) > 1 else (float(accuracies[0]), None)
     tested = np.sort(np.concatenate([test for _, test in sides]))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from pseudo3d.data.annotations import Sample
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.evaluation.honesty import check_class_order
-from pseudo3d.evaluation.metrics import hit_at_k, hits_of, mean_average_precision
+from pseudo3d.evaluation.metrics import classes_without_positives, hit_at_k, hits_of, mean_average_precision
 from pseudo3d.evaluation.results import Measurement
 from pseudo3d.evaluation.scores import Scores
 from pseudo3d.evaluation.svm import l2_normalised, out_of_fold_scores, svm_scores
@@ -110,6 +110,14 @@ def clip_hit_at_1(clips: Iterable[tuple[Float[np.ndarray, "clips classes"], Bool
     return hits / total
 
 
+def lacking_footnote(run: SplitScores) -> tuple[str, ...]:
+    """What a table says of classes that a mean over classes (mAP) leaves out for lack of a test video."""
+    lacking = classes_without_positives(run.test.truth) if "mAP" in run.values else 0
+    if not lacking:
+        return ()
+    return (f"{lacking} of {len(run.test.class_names)} classes have no test video and are not in the mAP",)
+
+
 def svm_split(
     samples: Sequence[Sample],
     features: Float[np.ndarray, "videos dim"],
@@ -158,6 +166,7 @@ def svm_split(
             f"{len(lacking)} classes have no training video with features ({first_few(lacking)}); an SVM needs some of "
             "every class"
         )
+    _check_sources(samples, train, truth, class_names, (c == "cv") + train_scores)
     x, groups, y = l2_normalised(features), _groups(samples, train), truth[train]
     if (y.sum(axis=1) == 1).all():
         y = y.argmax(axis=1)
@@ -165,11 +174,25 @@ def svm_split(
     scores = _scores(
         samples, test, class_names, truth, svm_scores(x[train], y, x[test], n, c=c, groups=groups, seed=seed)
     )
-    own = None
-    if train_scores:
-        held_out = out_of_fold_scores(x[train], y, n, c=c, groups=groups, seed=seed)
-        own = _scores(samples, train, class_names, truth, held_out)
-    return SplitScores(scores, measure(scores), own)
+    if not train_scores:
+        return SplitScores(scores, measure(scores))
+    held_out = out_of_fold_scores(x[train], y, n, c=c, groups=groups, seed=seed)
+    return SplitScores(scores, measure(scores), _scores(samples, train, class_names, truth, held_out))
+
+
+def _check_sources(
+    samples: Sequence[Sample], train: np.ndarray, truth: np.ndarray, class_names: Sequence[str], folds: int
+) -> None:
+    """Raise where a class has too few training sources for ``folds`` cross-validations, one within another."""
+    groups = _groups(samples, train) or list(map(str, train))
+    first = truth[train].argmax(axis=1)  # folds are stratified by it
+    sources = {k: {groups[row] for row in np.flatnonzero(first == k)} for k in sorted(set(first.tolist()))}
+    few = [f"{printable(class_names[k])}: {len(found)}" for k, found in sources.items() if len(found) <= folds]
+    if few:
+        raise Pseudo3dError(
+            f"{len(few)} classes have too few sources of training videos ({first_few(few)}) for the cross-validation "
+            f"of --c cv or --train-scores, which needs {folds + 1} here; add videos, or leave the option out"
+        )
 
 
 def _groups(samples: Sequence[Sample], places: np.ndarray) -> list[str] | None:

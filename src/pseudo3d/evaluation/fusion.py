@@ -111,13 +111,24 @@ def fusion_footnotes(test: Sequence[Scores], train: Sequence[Scores] = ()) -> tu
     """
     if train:
         return ()
-    notes = ["sources are weighted equally: there are no scores of the training videos to find weights on"]
-    if _decisions(test):
-        notes.append(
-            "decision values are brought to mean 0 and deviation 1 by the test videos' scores (not their labels), for "
-            "lack of training scores"
-        )
-    return tuple(notes)
+    told = "sources are weighted equally: there are no scores of the training videos to find weights on"
+    return (told, *scale_footnotes(test, train))
+
+
+def scale_footnotes(test: Sequence[Scores], train: Sequence[Scores] = ()) -> tuple[str, ...]:
+    """What a table must say when ``fuse`` had only the test side to say what is a large decision value.
+
+    Example:
+        >>> svm = Scores(("a",), ("x", "y"), np.array([[True, False]]), np.array([[3, -1]]), "decision")
+        >>> scale_footnotes([svm])[0][:15], scale_footnotes([svm], [svm])
+        ('decision values', ())
+    """
+    if train or not _decisions(test):
+        return ()
+    return (
+        "decision values are brought to mean 0 and deviation 1 by the test videos' scores (not their labels), for "
+        "lack of training scores",
+    )
 
 
 def equal_weights(sources: int) -> Float64[np.ndarray, "sources"]:

@@ -90,12 +90,43 @@ def check_content(samples: Sequence[Sample], sources: Sequence[SourceFile], *, r
     return (told,)
 
 
+def check_copies(samples: Sequence[Sample], sources: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Count videos with the content of another one: tested by itself, such a video is trained on in its copy.
+
+    Args:
+        samples: all of which train where one is left out, or its fold. Copies in one group are no harm.
+        sources: of each, as ``Representations.sources`` has them; files whose content is not known are not compared.
+
+    Returns:
+        A footnote, or none.
+
+    Example:
+        >>> check_copies([Sample("a.mp4"), Sample("b.mp4")], [SourceFile(9, 0, "12ab"), SourceFile(9, 0, "12ab")])
+        ('1 videos have the content of another one (b.mp4 is a.mp4), which may train when they are tested',)
+    """
+    first: dict[str, Sample] = {}
+    pairs = []
+    for sample, source in zip(samples, sources, strict=True):
+        if source.sha256 is None:
+            continue
+        other = first.setdefault(source.sha256, sample)
+        if other is not sample and (sample.group is None or sample.group != other.group):
+            pairs.append(f"{printable(sample.path)} is {printable(other.path)}")
+    if not pairs:
+        return ()
+    return (
+        f"{len(pairs)} videos have the content of another one ({first_few(pairs)}), "
+        "which may train when they are tested",
+    )
+
+
 def check_not_trained_on(
     facts_or_run: Mapping[str, Any] | str | Path,
     test: Sequence[Sample],
     *,
     root: str | Path | None = None,
     sources: Sequence[SourceFile] = (),
+    refuse: bool = True,
 ) -> tuple[str, ...]:
     """Refuse to test a network on videos that it was trained on.
 
@@ -108,13 +139,14 @@ def check_not_trained_on(
         root: the folder that their paths start from; None: the root that the facts name, if any.
         sources: of each test video, as ``Representations.sources`` has them; without, the files are read where they
             have the size of a training video.
+        refuse: False where the number may be looked at all the same: the videos are counted instead.
 
     Returns:
         Footnotes: that the list could not be found, that test videos chose the epoch, or that they have the names of
         training videos whose content could not be compared.
 
     Raises:
-        Pseudo3dError: test videos were trained on, or the run's list is damaged.
+        Pseudo3dError: test videos were trained on, and ``refuse``; or the run's list is damaged.
     """
     facts = facts_or_run if isinstance(facts_or_run, Mapping) else {"made_with": {"weights_from": str(facts_or_run)}}
     told = facts.get("made_with", {}).get("weights_from")
@@ -125,26 +157,24 @@ def check_not_trained_on(
     if _changed(weights, facts.get("weights")):
         return _unknown(weights, "the weights there are others now")
     listed = _read_list(run / _SPLIT_LIST)
-    start = root if root is not None else facts.get("root")
+    start = str((root if root is not None else facts.get("root")) or "")
     videos = [
-        _TestVideo(sample.path, _file(posixpath.join(str(start or ""), sample.path)), source)
+        _TestVideo(sample.path, _file(posixpath.join(start, sample.path)), source)
         for sample, source in zip(test, sources or [SourceFile()] * len(test), strict=True)
     ]
     found = dict(_same_content(videos, listed))
     found |= {video.name: video.file for video in videos if video.file in listed}
+    notes = []
     for side, names in _by_side(found, listed).items():
+        few = f"({run / _SPLIT_LIST}: {first_few(names)})"
         if side == "train":
-            raise Pseudo3dError(
-                f"{len(names)} of {len(test)} test videos are in the training list of the network "
-                f"({run / _SPLIT_LIST}: {first_few(names)}): test on others, or take weights that have not seen them"
-            )
-    notes = [
-        f"{len(names)} of {len(test)} test videos chose the epoch of the network ({run / _SPLIT_LIST}: "
-        f"{first_few(names)})"
-        for names in _by_side(found, listed).values()
-    ]
-    named = _by_side(_same_names(videos, listed), listed).get("train", [])
-    if named:
+            told = f"{len(names)} of {len(test)} test videos are in the training list of the network {few}"
+            if refuse:
+                raise Pseudo3dError(f"{told}: test on others, or take weights that have not seen them")
+            notes.append(told)
+        else:
+            notes.append(f"{len(names)} of {len(test)} test videos chose the epoch of the network {few}")
+    if named := _by_side(_same_names(videos, listed), listed).get("train", []):
         notes.append(
             f"{len(named)} of {len(test)} test videos have the names of videos that the network was trained on "
             f"({run / _SPLIT_LIST}: {first_few(named)}); files are not there, so their content was not compared"

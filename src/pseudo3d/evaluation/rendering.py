@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ _NOTE_WIDTH = 110
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "<": r"\textless{}",
-    ">": r"\textgreater{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}",
     "[": "{[}", "]": "{]}",  # a row that begins with [3] would be read as the length that \\ takes
 }  # fmt: skip
-_MARKDOWN = {char: f"\\{char}" for char in "\\|*<`"}
+_MARKDOWN = {char: f"\\{char}" for char in "\\|*<`~&"}
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,11 @@ class Table:
         rows = [self._header, ["---", *["---:"] * len(self.columns), "---"]]
         for group, block in self._blocks():
             if group:
-                rows.append([f"*{_escaped(group, _MARKDOWN)}*", *[""] * (len(self.columns) + 1)])
-            rows += [[_escaped(text, _MARKDOWN) for text in row.texts()] for row in block]
+                rows.append([f"*{_markdown(group)}*", *[""] * (len(self.columns) + 1)])
+            rows += [[_markdown(text) for text in row.texts()] for row in block]
         lines = [f"| {' | '.join(row)} |" for row in rows]
-        notes = [f"- {_escaped(note, _MARKDOWN)}" for note in self._notes()]
-        return "\n".join([_escaped(self.title, _MARKDOWN), "", *lines, *(["", *notes] if notes else [])]) + "\n"
+        notes = [f"- {_markdown(note)}" for note in self._notes()]
+        return "\n".join([_markdown(self.title), "", *lines, *(["", *notes] if notes else [])]) + "\n"
 
     def latex(self) -> str:
         r"""A ``table`` for LaTeX; needs ``\usepackage{booktabs}`` and UTF-8."""
@@ -186,7 +187,7 @@ class Table:
                 for cell, (_, unit, error) in zip(cells, kinds, strict=True)
             ]
             notes = " | ".join(_flat(texts[mark]) for mark in row.marks)
-            writer.writerow([row.group, _flat(row.method), *values, row.source, notes])
+            writer.writerow([_flat(row.group), _flat(row.method), *values, row.source, notes])
         return out.getvalue()
 
 
@@ -216,6 +217,12 @@ def save_table(table: Table, folder: str | Path, stem: str) -> list[Path]:
 
 def _escaped(text: str, escapes: dict[str, str]) -> str:
     return "".join(escapes.get(char, char) for char in _flat(text))
+
+
+def _markdown(text: str) -> str:
+    """A text that Markdown shows as it is: no emphasis, link, entity or cell comes of it."""
+    escaped = _escaped(text, _MARKDOWN).replace("](", r"]\(")
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", escaped)  # inside a word, an underscore is one
 
 
 def _flat(text: str) -> str:

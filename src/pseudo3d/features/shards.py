@@ -227,10 +227,10 @@ def check_same(where: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """
     different = first_difference(before, now)
     if different is not None:
-        key, old, new = different
+        key, *values = different
+        old, new = (printable("none" if value is None else value) for value in values)
         raise Pseudo3dError(
-            f"{where}: this store was made with another {key} ({printable(old)}, now {printable(new)}); "
-            "give a new folder for --out"
+            f"{where}: this store was made with another {key} ({old}, now {new}); give a new folder for --out"
         )
 
 

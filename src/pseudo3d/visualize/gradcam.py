@@ -119,8 +119,11 @@ def overlay(
     """
     import matplotlib as mpl
 
+    colours = mpl.colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].astype(np.float32)
     highest = float(maps.max())
-    share = maps / highest if highest > 0 else maps
-    colours = mpl.colormaps[COLOURS](share)[..., :3] * 255
-    cover = strength * share[..., None]
-    return (frames * (1 - cover) + colours * cover).round().astype(np.uint8)
+    drawn = np.empty_like(frames)
+    for frame, own, out in zip(frames, maps, drawn, strict=True):  # one at a time: a video is long, and floats are wide
+        share = own[..., None] / highest if highest > 0 else own[..., None]
+        cover = strength * share
+        out[:] = (frame * (1 - cover) + colours[(255 * share[..., 0]).round().astype(np.uint8)] * cover).round()
+    return drawn

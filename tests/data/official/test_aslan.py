@@ -107,7 +107,9 @@ def test_errors(aslan, tmp_path):
         read_aslan(aslan, view=3)
     with pytest.raises(Pseudo3dError, match=r"pairs of ASLAN's View-2 \(View2\.mat\) are not below .*--lists"):
         read_aslan(tmp_path)
-    with pytest.raises(Pseudo3dError, match=r"View2\.mat must have the variable action_splits_pairs; it has pairs"):
+    with pytest.raises(
+        Pseudo3dError, match=r"View2\.mat must have the variable action_splits_pairs, of numbers; it has pairs"
+    ):
         read_aslan(aslan, lists=only_pairs(tmp_path / "a", np.ones((4, 5, 2)), variable="pairs"))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "View2.mat").write_bytes(b"text")
@@ -129,6 +131,38 @@ def test_damaged_files(aslan, tmp_path):
             (tmp_path / "View2.mat").write_bytes(content)
             with contextlib.suppress(Pseudo3dError):
                 read_aslan(aslan, lists=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "i4", "u1", "i8"])
+def test_pairs_of_any_type_and_beside_other_variables(aslan, tmp_path, kind):
+    matrix = np.stack([aslan_pairs(12, 8, 4, 0)] * 2, axis=2).astype(kind)
+    for compressed in (False, True):
+        savemat(
+            tmp_path / "View2.mat",
+            {"note": "text", "info": {"a": 1}, "cells": np.array([[1], "a"], object), "action_splits_pairs": matrix},
+            do_compression=compressed,
+        )
+        assert (read_aslan(aslan, lists=tmp_path).same == (matrix[:, 2] == 1).T.ravel()).all()
+
+
+def test_an_old_file_and_one_without_numbers(aslan, tmp_path):
+    matrix = aslan_pairs(12, 8, 4, 0)
+    savemat(tmp_path / "View2.mat", {"action_splits_pairs": matrix.astype(float)}, format="4")
+    assert len(read_aslan(aslan, lists=tmp_path).first) == 12
+    with pytest.raises(Pseudo3dError, match="of numbers; it has action_splits_pairs"):
+        read_aslan(aslan, lists=only_pairs(tmp_path, np.array([[1 + 2j] * 5])))
+    (tmp_path / "View2.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
+    with pytest.raises(Pseudo3dError, match=r"is of MATLAB 7\.3: save it with -v7"):
+        read_aslan(aslan, lists=tmp_path)
+
+
+def test_damage_at_which_other_readers_end_the_process(aslan, tmp_path):
+    savemat(tmp_path / "View2.mat", {"action_splits_pairs": np.ones((6, 5, 2))})
+    content = bytearray((tmp_path / "View2.mat").read_bytes())
+    content[209] = 0xDD  # the type of the numbers; SciPy 1.17 crashes
+    (tmp_path / "View2.mat").write_bytes(content)
+    with pytest.raises(Pseudo3dError, match=r"View2\.mat is no MATLAB file, or it is cut off or damaged"):
+        read_aslan(aslan, lists=tmp_path)
 
 
 def test_malformed_pairs():

@@ -107,5 +107,5 @@ def test_groups_on_two_sides_are_taken_off():
 
 
 def test_a_list_names_a_video_once():
-    with pytest.raises(Pseudo3dError, match=r"list\.txt lists 1 videos twice \(a\): keep one line of each"):
-        check_once(["a", "b", "a"], "list.txt")
+    with pytest.raises(Pseudo3dError, match=r"list\.txt, line 4: a is on line 1 already: keep one line of each"):
+        check_once([(1, "a"), (2, "b"), (4, "a")], "list.txt")

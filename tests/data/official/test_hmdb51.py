@@ -55,7 +55,7 @@ def test_lines():
         ("a.avi 3", r"x\.txt, line 2: the mark '3'; HMDB51 has 1 \(training\), 2 \(test\), 0 \(neither\)"),
         ("a.avi", r"x\.txt, line 2: 'a.avi' is no line 'name.avi 0|1|2'"),
         ("1", r"line 2: '1' is no line"),
-        ("first.avi 2", r"x\.txt lists 1 videos twice \(clap/first\.avi\)"),
+        ("first.avi 2", r"x\.txt, line 2: clap/first\.avi is on line 1 already: keep"),
     ],
 )
 def test_malformed_lines(line, words):

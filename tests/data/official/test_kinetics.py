@@ -114,6 +114,20 @@ def test_a_piece_on_two_sides(tmp_path):
         read_kinetics(tmp_path)
 
 
+def test_a_piece_twice_in_a_table(tmp_path):
+    """Word for word, it counts once; with two labels, it is a mistake."""
+    write_lines(tmp_path / "train.csv", [(HEAD + ROW + ROW).strip()])
+    got = read_kinetics(tmp_path)
+    assert len(got.samples) == len(got.missing) == 1
+    assert "1 lines are there twice, word for word: taken once" in got.notes
+    assert any(note.startswith("1 of 1 listed videos are not below") for note in got.notes)
+    write_lines(tmp_path / "train.csv", [(HEAD + ROW + ROW.replace("yoga", "boxing")).strip()])
+    with pytest.raises(
+        Pseudo3dError, match=r"train\.csv lists AAAAAAAAAAA_000012_000022 twice, with yoga, boxing: keep"
+    ):
+        read_kinetics(tmp_path)
+
+
 def test_videos_with_pieces_on_two_sides_are_no_group(tmp_path):
     write_lines(tmp_path / "train.csv", [(HEAD + ROW).strip()])
     write_lines(tmp_path / "val.csv", [(HEAD + "yoga,AAAAAAAAAAA,40,50,val").strip()])

@@ -105,7 +105,9 @@ def test_class_index():
         ),
         ("Archery/v_Archery_g08_c01.avi one", "train", r"line 1: .* is no line 'Class/video.avi number'"),
         ("Bowls/v_Bowls_g01_c01.avi", "test", r"line 1: the class Bowls of .* is not in the class file"),
-        ("a.avi", "test", r"line 1: the class None of a.avi is not in the class file"),
+        ("a.avi", "test", r"line 1: neither folder nor name of a.avi tells a class"),
+        ("Arch\x1b[31mery/v_a.avi 1", "train", r"line 1: 'Arch\\x1b\[31mery/v_a\.avi' has class number 1"),
+        ("Archery/v_Archery_g08_c01.avi " + "9" * 5000, "train", r"line 1: .* is no line"),
         ("biking/v_biking_01_01.avi 1", "train", r"named as in UCF11"),
         ("video_validation_0000051.mp4 1", "train", r"named as in THUMOS"),
         ("April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1", "train", r"looks like a line of HMDB51's lists"),
@@ -117,7 +119,7 @@ def test_malformed_lines(line, split, words):
 
 
 def test_a_video_listed_twice():
-    with pytest.raises(Pseudo3dError, match="the list lists 1 videos twice"):
+    with pytest.raises(Pseudo3dError, match=r"the list, line 2: .*_g08_c01\.avi is on line 1 already: keep"):
         parse_ucf101("Archery/v_Archery_g08_c01.avi 1\n" * 2, CLASSES, split="train")
 
 

@@ -97,6 +97,10 @@ def parse_activitynet(text: str, *, source: str = "the annotations") -> Annotati
         content = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, source))
     except json.JSONDecodeError as error:
         raise Pseudo3dError(f"{source}, line {error.lineno}: is no JSON ({error.msg}); download it again") from error
+    except Pseudo3dError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists without end
+        raise Pseudo3dError(f"{source}: is JSON that nobody can mean (numbers or lists too long)") from error
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
         raise Pseudo3dError(f"{source}: has no database of videos; give activity_net.v1-3.min.json")
@@ -126,12 +130,12 @@ def _object(pairs: Sequence[tuple[str, Any]], source: str) -> dict[str, Any]:
 
 
 def _video(video: str, entry: Any, where: str) -> AnnotatedVideo:
-    if not video or "/" in video:
+    if not video or "/" in video or not video.isprintable():
         raise Pseudo3dError(f"{where}: is no YouTube id")
     if not isinstance(entry, dict) or not isinstance(entry.get("annotations", []), list):
         raise Pseudo3dError(f"{where}: must have a subset and a list of annotations")
     subset = entry.get("subset")
-    if subset not in _SUBSETS:
+    if not isinstance(subset, str) or subset not in _SUBSETS:
         raise Pseudo3dError(f"{where}: unknown subset {printable(subset)!r}; it is {', '.join(_SUBSETS)}")
     duration = entry.get("duration")
     seconds = float(duration) if _is_number(duration) and duration > 0 else math.inf
@@ -143,13 +147,15 @@ def _annotation(one: Any, where: str) -> Annotation:
     label, segment = (one.get("label"), one.get("segment")) if isinstance(one, dict) else (None, None)
     if not isinstance(label, str) or not label:
         raise Pseudo3dError(f"{where}: an annotation has no label")
+    if not label.isprintable():  # a line end, or half of a character, which no list can hold
+        raise Pseudo3dError(f"{where}: the label {printable(label)} is no line of text; download the file again")
     if not isinstance(segment, list) or len(segment) != 2 or not all(map(_is_number, segment)):
         raise Pseudo3dError(f"{where}: {printable(segment)} is no segment; it is [start, end] in seconds")
     return Annotation(label, float(segment[0]), float(segment[1]))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is below nothing
 
 
 def read_activitynet(

@@ -7,8 +7,7 @@ names: ``0001.avi`` to ``3697.avi``, also without the zeros and with another ext
 the data set; how the matrices of View-1 are called is not, so each is the only one of five columns in its file.)
 """
 
-import zlib
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Int64
 
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.data.official.dataset import VideoFiles, disk_notes, find_lists
+from pseudo3d.data.official.matlab import is_version_5, parse_matrices
 from pseudo3d.errors import Pseudo3dError, first_few
 
 _VIEW1 = ("train_pairs.mat", "test_pairs.mat")
@@ -135,25 +135,46 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
 
 def _matrix(path: Path) -> np.ndarray:
     """``action_splits_pairs``, or else the only matrix of five columns in a MATLAB file."""
-    from scipy.io import loadmat  # takes as long to import as all the rest
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content: Mapping[str, np.ndarray] = loadmat(path)
-    except NotImplementedError as error:
-        raise Pseudo3dError(f"{path} is of MATLAB 7.3: save it with -v7, as the official one is") from error
-    except (MatReadError, ValueError, TypeError, LookupError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise Pseudo3dError(f"cannot read {path}: {error.strerror}") from error
-        raise Pseudo3dError(f"{path} is no MATLAB file, or it is cut off or damaged; download it again") from error
-    if _MATRIX in content:
-        return content[_MATRIX]
-    names = [name for name in content if not name.startswith("__")]
-    fitting = [name for name in names if np.ndim(content[name]) >= 2 and np.shape(content[name])[1] == 5]
+    content = _variables(path)
+    matrix = content.get(_MATRIX)
+    if matrix is not None:
+        return matrix
+    fitting = [each for each in content.values() if each is not None and each.ndim >= 2 and each.shape[1] == 5]
     if len(fitting) != 1 or path.name == _VIEW2:
         wanted = f"the variable {_MATRIX}" if path.name == _VIEW2 else "one matrix of five columns"
-        raise Pseudo3dError(f"{path} must have {wanted}; it has {first_few(names) or 'nothing'}")
-    return content[fitting[0]]
+        raise Pseudo3dError(f"{path} must have {wanted}, of numbers; it has {first_few(content) or 'nothing'}")
+    return fitting[0]
+
+
+def _variables(path: Path) -> dict[str, np.ndarray | None]:
+    """What is in a MATLAB file; None for what is no matrix of numbers."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Pseudo3dError(f"cannot read {path}: {error.strerror}") from error
+    if data[124:128] in (b"\x00\x02IM", b"\x02\x00MI"):
+        raise Pseudo3dError(f"{path} is of MATLAB 7.3: save it with -v7, as the official one is")
+    try:
+        return parse_matrices(data) if is_version_5(data) else _of_version_4(data)
+    except ValueError as error:
+        raise Pseudo3dError(f"{path} is no MATLAB file, or it is cut off or damaged; download it again") from error
+
+
+def _of_version_4(data: bytes) -> dict[str, np.ndarray | None]:
+    """What is in a file of before 1996, or what has another form; that is a ValueError."""
+    from scipy.io import loadmat  # takes as long to import as all the rest
+
+    if not data or 0 not in data[:4]:  # by which SciPy tells version 4; it must not come to its reader of version 5
+        raise ValueError("no MATLAB file")
+    try:
+        content = loadmat(io.BytesIO(data))
+    except Exception as error:  # what damage comes to there is many things
+        raise ValueError("damaged") from error
+    numeric = {name: each for name, each in content.items() if not name.startswith("__")}
+    return {
+        name: each if isinstance(each, np.ndarray) and each.dtype.kind in "iufb" else None
+        for name, each in numeric.items()
+    }
 
 
 def _file_of(files: VideoFiles, number: int) -> str | None:

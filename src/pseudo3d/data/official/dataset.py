@@ -4,7 +4,6 @@ Official lists name videos by paths that few copies on disk keep. A video is the
 whatever folder it lies; where it lies tells ``p3d data check`` whether it is in the folder of another class.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -198,6 +197,16 @@ def lines_of(text: str) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
+def whole_number(text: str) -> int | None:
+    """A number as lists have it, in at most nine digits; None for anything else.
+
+    Example:
+        >>> whole_number("012"), whole_number("-1"), whole_number("9" * 5000), whole_number("\u00b2")
+        (12, None, None, None)
+    """
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 def check_split(name: str, split: str, splits: Sequence[str]) -> None:
     """Refuses a split that the set has not.
 
@@ -261,12 +270,21 @@ def disk_notes(files: VideoFiles, missing: Collection[str], listed: int) -> tupl
     return tuple(notes)
 
 
-def check_once(paths: Iterable[str], source: str) -> None:
+def check_once(lines: Iterable[tuple[int, str]], source: str) -> None:
     """Refuses a list that names a video twice.
+
+    Args:
+        lines: number of each line and the video that it names.
+        source: the list's name.
 
     Raises:
         Pseudo3dError: with the first one.
     """
-    twice = [path for path, count in Counter(paths).items() if count > 1]
+    first: dict[str, int] = {}
+    twice = [(number, path) for number, path in lines if first.setdefault(path, number) != number]
     if twice:
-        raise Pseudo3dError(f"{source} lists {len(twice)} videos twice ({first_few(twice)}): keep one line of each")
+        number, path = twice[0]
+        more = f" ({len(twice)} such lines)" if len(twice) > 1 else ""
+        raise Pseudo3dError(
+            f"{source}, line {number}: {printable(path)} is on line {first[path]} already{more}: keep one line of each"
+        )

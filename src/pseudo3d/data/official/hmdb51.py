@@ -89,7 +89,7 @@ def parse_hmdb51(text: str, label: str, *, source: str = "the list") -> list[Sam
             )
         film = film_of(name, label)
         samples.append(Sample(f"{label}/{name}", label, _MARKS[mark], film and f"{label} {film}"))
-    check_once((sample.path for sample in samples), source)
+    check_once(((number, sample.path) for (number, _), sample in zip(lines_of(text), samples, strict=True)), source)
     return samples
 
 

@@ -125,7 +125,8 @@ def read_kinetics(folder: str | Path, lists: str | Path | None = None, split: st
     """
     check_split("kinetics", split, ("1",))
     tables = _tables(Path(folder if lists is None else lists))
-    pieces = [piece for table in tables.values() for piece in table]
+    listed = sum(map(len, tables.values()))
+    pieces = list(dict.fromkeys(piece for table in tables.values() for piece in table))
     names = {source: {p.label for p in table if p.label is not None} for source, table in tables.items()}
     classes = tuple(sorted({name for told in names.values() for name in told}))
     if not classes:
@@ -134,10 +135,11 @@ def read_kinetics(folder: str | Path, lists: str | Path | None = None, split: st
     _check_overlap(tables)
     files = VideoFiles(folder, any_case=False)
     replaced = _replace_corrupted(files)
-    listed = len(pieces)
     samples, missing = _placed(files, pieces)
     grouped, parted = apart(samples)
-    notes = [*_version_notes(classes), *disk_notes(files, missing, listed)]
+    notes = [*_version_notes(classes), *disk_notes(files, missing, len(pieces))]
+    if listed > len(pieces):
+        notes.append(f"{listed - len(pieces)} lines are there twice, word for word: taken once")
     if replaced:
         notes.append(f"{replaced} videos are taken from a replacement folder, not from where the corrupted ones are")
     if parted:
@@ -201,23 +203,27 @@ def _named(version: int | None) -> str:
 
 
 def _check_overlap(tables: Mapping[str, Sequence[Piece]]) -> None:
-    """Refuses tables that give one piece to two splits, as those of different versions do.
+    """Refuses tables that give one piece to two splits, as those of different versions do, or two labels.
 
     Raises:
-        Pseudo3dError: with the first piece and both tables.
+        Pseudo3dError: with the first piece and its table or tables.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, tuple[str, Piece]] = {}
     for source, table in tables.items():
         for piece in table:
-            first = seen.setdefault(piece.stem, (source, piece.split))
-            if first == (source, piece.split):
+            there, first = seen.setdefault(piece.stem, (source, piece))
+            if (there, first) == (source, piece):
                 continue
-            if first[1] != piece.split:
+            name = printable(piece.stem)
+            if first.split != piece.split:
                 raise Pseudo3dError(
-                    f"{piece.stem} is {first[1]} in {first[0]} and {piece.split} in {source}: they are of different "
+                    f"{name} is {first.split} in {there} and {piece.split} in {source}: they are of different "
                     "versions; take all tables from one release"
                 )
-            raise Pseudo3dError(f"{first[0]} and {source} both list {piece.stem}: keep one of the two tables")
+            if there == source:
+                how = first_few([first.label, piece.label] if first.label != piece.label else ["other times"])
+                raise Pseudo3dError(f"{source} lists {name} twice, with {how}: keep one line")
+            raise Pseudo3dError(f"{there} and {source} both list {name}: keep one of the two tables")
 
 
 def _version_notes(classes: Sequence[str]) -> list[str]:
@@ -248,7 +254,7 @@ def _replace_corrupted(files: VideoFiles) -> int:
 def _placed(files: VideoFiles, pieces: Sequence[Piece]) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """The pieces on the disk, cut or as segments of whole videos, and the names of the others; all if none is there."""
     there, missing, listed = [], [], []
-    for piece in dict.fromkeys(pieces):
+    for piece in pieces:
         sample = Sample(piece.stem, piece.label, piece.split, piece.video)
         folder = f"{piece.label}/" if piece.label else ""
         whole = None

@@ -24,6 +24,7 @@ from pseudo3d.data.official.dataset import (
     lines_of,
     placed,
     read_list,
+    whole_number,
 )
 from pseudo3d.errors import Pseudo3dError, printable
 
@@ -88,13 +89,14 @@ def parse_sports1m(text: str, classes: Sequence[str], *, split: str, source: str
 
 
 def _labels(text: str, classes: Sequence[str], where: str) -> tuple[str, ...]:
-    numbers = text.split(",")
-    if not all(number.isdecimal() for number in numbers):
+    numbers = [whole_number(number) for number in text.split(",")]
+    if None in numbers:
         raise Pseudo3dError(f"{where}: the labels {printable(text)!r}; write numbers parted by commas")
-    outside = [number for number in numbers if int(number) >= len(classes)]
+    places = [number for number in numbers if number is not None]
+    outside = [number for number in places if number >= len(classes)]
     if outside:
         raise Pseudo3dError(f"{where}: label {outside[0]}; labels.txt has 0 to {len(classes) - 1}")
-    return tuple(dict.fromkeys(classes[int(number)] for number in numbers))
+    return tuple(dict.fromkeys(classes[number] for number in places))
 
 
 def read_sports1m(folder: str | Path, lists: str | Path | None = None, split: str = "1") -> OfficialSet:

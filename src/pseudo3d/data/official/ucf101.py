@@ -20,6 +20,7 @@ from pseudo3d.data.official.dataset import (
     lines_of,
     placed,
     read_list,
+    whole_number,
 )
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 
@@ -55,12 +56,13 @@ def parse_class_index(text: str, *, source: str = "classInd.txt") -> tuple[str, 
     names: list[str] = []
     for number, line in lines_of(text):
         words = line.split()
-        if len(words) != 2 or not words[0].isdecimal():
+        place = whole_number(words[0])
+        if len(words) != 2 or place is None:
             raise Pseudo3dError(f"{source}, line {number}: {printable(line)!r} is no line 'number Class'")
-        if int(words[0]) != len(names) + 1:
-            raise Pseudo3dError(f"{source}, line {number}: class number {words[0]} where {len(names) + 1} is due")
+        if place != len(names) + 1:
+            raise Pseudo3dError(f"{source}, line {number}: class number {place} where {len(names) + 1} is due")
         if words[1] in names:
-            raise Pseudo3dError(f"{source}, line {number}: the class {words[1]} is there twice")
+            raise Pseudo3dError(f"{source}, line {number}: the class {printable(words[1])} is there twice")
         names.append(words[1])
     if not names:
         raise Pseudo3dError(f"{source} names no classes: take the file of the official lists")
@@ -96,34 +98,38 @@ def parse_ucf101(text: str, classes: Sequence[str], *, split: str, source: str =
                 raise Pseudo3dError(f"{where}: class number {index}; the class file has 1 to {len(classes)}")
             told, label = label, classes[index - 1]
             if told is not None and told.casefold() != label.casefold():
-                raise Pseudo3dError(f"{where}: {path} has class number {index}, which is {label} in the class file")
-        if label is None or label.casefold() not in spelt:
-            raise Pseudo3dError(f"{where}: the class {printable(label)} of {path} is not in the class file")
+                raise Pseudo3dError(
+                    f"{where}: {printable(path)} has class number {index}, which is {label} in the class file"
+                )
+        if label is None:
+            raise Pseudo3dError(f"{where}: neither folder nor name of {printable(path)} tells a class")
+        if label.casefold() not in spelt:
+            raise Pseudo3dError(f"{where}: the class {printable(label)} of {printable(path)} is not in the class file")
         label = spelt[label.casefold()]
         match = _NAME.match(PurePosixPath(path).stem)
         samples.append(Sample(path, label, split, f"{label} g{match['group']}" if match else None))
-    check_once((sample.path for sample in samples), source)
+    check_once(((number, sample.path) for (number, _), sample in zip(lines_of(text), samples, strict=True)), source)
     return samples
 
 
 def _path_and_index(line: str, split: str, where: str) -> tuple[str, int | None]:
     words = line.split()
-    stem = PurePosixPath(words[0]).stem
+    stem, path = PurePosixPath(words[0]).stem, printable(words[0])
     if _UCF11.match(stem):
-        raise Pseudo3dError(f"{where}: {words[0]} is named as in UCF11 (YouTube actions); UCF101 needs its own lists")
+        raise Pseudo3dError(f"{where}: {path} is named as in UCF11 (YouTube actions); UCF101 needs its own lists")
     if _THUMOS.search(stem):
-        raise Pseudo3dError(f"{where}: {words[0]} is named as in THUMOS; UCF101 needs its own lists")
-    if len(words) > 2 or (len(words) == 2 and not words[1].isdecimal()):
+        raise Pseudo3dError(f"{where}: {path} is named as in THUMOS; UCF101 needs its own lists")
+    if len(words) > 2 or (len(words) == 2 and whole_number(words[1]) is None):
         raise Pseudo3dError(f"{where}: {printable(line)!r} is no line 'Class/video.avi number'")
     hmdb = "/" not in words[0] and class_in_name(words[0]) is None
     if hmdb and len(words) == 2 and words[1] in ("0", "1", "2"):
         raise Pseudo3dError(f"{where}: {printable(line)!r} looks like a line of HMDB51's lists; UCF101 needs its own")
     if len(words) == 1 and split == "train":
         raise Pseudo3dError(
-            f"{where}: {words[0]} has no class number; lists of the action detection task have none: take those of the "
+            f"{where}: {path} has no class number; lists of the action detection task have none: take those of the "
             "recognition task (ucfTrainTestlist)"
         )
-    return words[0], int(words[1]) if len(words) == 2 else None
+    return words[0], whole_number(words[1]) if len(words) == 2 else None
 
 
 def read_ucf101(folder: str | Path, lists: str | Path | None = None, split: str = "1") -> OfficialSet:

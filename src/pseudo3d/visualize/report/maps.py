@@ -1,5 +1,6 @@
 """Where the videos lie on a t-SNE map of their features; computed once."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,10 @@ def _cached(features: np.ndarray, folder: Path) -> np.ndarray:
     key = hashlib.sha256(features.tobytes()).hexdigest()[:20]
     file = folder / f"map-{key}.npy"
     if file.exists():
-        return np.load(file)
+        with contextlib.suppress(ValueError, EOFError):  # cut off, by a copy of the folder that was stopped: made anew
+            kept: np.ndarray = np.load(file, allow_pickle=False)
+            if kept.shape == (len(features), 2):
+                return kept
     points = np.asarray(tsne(features), np.float64)
     folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(file) as temporary, temporary.open("wb") as out:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -194,7 +195,7 @@ def _data(content: Content) -> dict[str, Any]:
     sprites = content.sprites
     return {
         "videos": list(content.videos),
-        "clips": quote(content.clips),
+        "clips": quote(os.fsencode(content.clips)),
         "clip": [None if preview.clip is None else preview.clip for preview in content.previews],
         "reasons": {i: preview.reason for i, preview in enumerate(content.previews) if preview.reason},
         "sprite": list(sprites.places),
@@ -208,7 +209,7 @@ def _data(content: Content) -> dict[str, Any]:
                 "map": [[number[video], *(round(float(x), 4) for x in point)] for video, point in places.items()],
                 "noMap": reason,
                 "layer": run.layer,
-                "pictures": [quote(name) for name in pictures],
+                "pictures": [quote(os.fsencode(name)) for name in pictures],
                 "labels": [path.stem for path in run.pictures],
             }
             for run, (places, reason), pictures in zip(content.runs, content.maps, content.pictures, strict=True)

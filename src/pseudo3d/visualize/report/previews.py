@@ -179,6 +179,8 @@ def main() -> None:
             answer = ""
         except VideoError as error:
             answer = str(error)
+        except (OSError, av.error.FFmpegError) as error:  # a full disk is no fault of the decoder's
+            answer = f"its preview could not be written: {error}"
         print(json.dumps(answer), flush=True)
 
 

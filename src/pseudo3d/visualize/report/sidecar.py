@@ -23,6 +23,7 @@ from pseudo3d.video.opening import check_file
 from pseudo3d.video.segments import file_of
 
 _TIMEOUT = 120.0  # seconds for one video
+_JPEG_END = b"\xff\xd9"
 _WORKER = "pseudo3d.visualize.report.previews"
 
 
@@ -95,11 +96,20 @@ def _preview(folder: Path, name: str, file: str, wants_clip: bool, makers: "_Mak
     except Pseudo3dError as error:
         return Preview(None, None, _without_path(str(error), file))
     picture, clip = folder / f"{key}.jpg", folder / f"{key}.mp4"
-    if not picture.exists() or (wants_clip and not clip.exists()):
+    if not _is_whole(picture, _JPEG_END) or (wants_clip and not _is_whole(clip)):
         reason = makers.ask(file, picture, clip if wants_clip else None)
         if reason:
             return Preview(None, None, _without_path(reason, file))
-    return Preview(picture, clip.name if clip.exists() else None)
+    return Preview(picture, clip.name if _is_whole(clip) else None)
+
+
+def _is_whole(file: Path, end: bytes = b"") -> bool:
+    """Whether a preview is there and can be shown: a power cut or a copy that was stopped leaves parts of files."""
+    if not file.is_file() or file.stat().st_size == 0:
+        return False
+    with file.open("rb") as opened:
+        opened.seek(-min(len(end), file.stat().st_size), os.SEEK_END)
+        return opened.read().endswith(end)
 
 
 def _without_path(reason: str, file: str) -> str:

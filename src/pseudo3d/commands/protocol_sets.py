@@ -1,0 +1,122 @@
+"""The labelled videos of a protocol as they lie on the disk: what is there, what is not, and what may be tested."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pseudo3d.commands.protocol_source import Source
+    from pseudo3d.data.annotations import SampleList
+    from pseudo3d.data.official import OfficialSet
+    from pseudo3d.data.official.aslan import PairSet
+
+
+@dataclass(frozen=True)
+class Data:
+    """The official data set.
+
+    Args:
+        data: folder of the videos, in the official layout.
+        lists: folder of the official lists or annotations, if they are not in there.
+    """
+
+    data: Path
+    lists: Path | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """What of this decides the result, in JSON types."""
+        return {"data": str(self.data.absolute()), "lists": None if self.lists is None else str(self.lists.absolute())}
+
+
+def labelled_set(source: "Source", data: Path | None, groups: Path | None, split: str) -> "OfficialSet":
+    """A person's own labelled videos: those of the split "test", else "val", else (no splits) all of them.
+
+    Args:
+        source: a store that knows its labels, where no data are named.
+        data: a folder or list.
+        groups: file of groups.
+        split: has no name here.
+
+    Raises:
+        Pseudo3dError: neither data nor a store, or what ``read_samples`` raises.
+    """
+    from pseudo3d.data.annotations import Sample, SampleList, assign_groups, read_groups, read_samples
+    from pseudo3d.data.official import OfficialSet
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.features.store import FeatureStore
+
+    if data is not None:
+        samples = read_samples(data, groups=groups)
+    elif source.features:
+        store = FeatureStore(source.features[0])
+        rows = zip(store.videos, store.labels, store.splits, store.groups, strict=True)
+        listed = []
+        for video, label, side, group in rows:
+            first, *more = (None,) if label is None else label.split("|")
+            listed.append(Sample(video, first, side, group, tuple(str(each) for each in more)))
+        if groups is not None:
+            listed = assign_groups(listed, read_groups(groups))
+        samples = SampleList(Path(store.info.get("root") or "."), tuple(listed))
+    else:
+        raise Pseudo3dError("--data must be given with --weights: a folder of labelled videos or a list")
+    sides = {sample.split for sample in samples.samples}
+    judged = next((side for side in ("test", "val") if side in sides), None)
+    if judged != "test":
+        told = (replace(each, split="test" if each.split == judged else each.split) for each in samples.samples)
+        samples = replace(samples, samples=tuple(told))
+    title = f"{data if data is not None else source.features[0]}, {judged + ' split' if judged else 'all videos'}"
+    return OfficialSet("hits", title, samples)
+
+
+def check_weights(source: "Source", tested: "SampleList", number: int = 0) -> None:
+    """Refuse weights of a run that was trained on videos to test on.
+
+    Args:
+        source: the weights, if it has any.
+        tested: the videos.
+        number: which of the weights.
+
+    Raises:
+        Pseudo3dError: it was; or none of the videos is there to extract.
+    """
+    from pseudo3d.errors import Pseudo3dError, first_few
+    from pseudo3d.evaluation.honesty import check_not_trained_on
+    from pseudo3d.video.segments import split_segment
+
+    if not source.weights:
+        return
+    files = {sample.path: tested.root / split_segment(sample.path)[0] for sample in tested.samples}
+    gone = [path for path, file in files.items() if not file.is_file()]
+    if gone:
+        raise Pseudo3dError(
+            f"{tested.root}: {len(gone)} of {len(files)} videos are not there ({first_few(gone)}); --weights needs the "
+            "videos, --features a store of them"
+        )
+    if Path(source.weights[number]).exists():
+        check_not_trained_on(source.weights[number], tested.samples, root=tested.root)
+
+
+def notes_of(official: "OfficialSet | PairSet", source: "Source", dead_links: bool = False) -> tuple[str, ...]:
+    """What is to be said of a set as it lies on the disk.
+
+    Raises:
+        Pseudo3dError: videos of the lists are not there, and nobody has allowed that.
+    """
+    from pseudo3d.errors import Pseudo3dError, first_few
+    from pseudo3d.video.segments import split_segment
+
+    missing = official.missing
+    lists_alone = {split_segment(sample.path)[0] for sample in official.samples.samples} & set(missing)
+    about_missing = tuple(note for note in official.notes if note.startswith(f"{len(missing):,} of "))
+    others = tuple(note for note in official.notes if note not in about_missing)
+    if not missing:
+        return official.notes
+    if source.features and lists_alone:  # the features were made elsewhere; the store says which are lacking
+        return others
+    what = f"{len(missing):,} videos of the official lists are not there"
+    if not (dead_links or source.allow_missing):
+        hint = "; or give the lists alone as --data, since --features needs no videos" if source.features else ""
+        raise Pseudo3dError(
+            f"{what} ({first_few(missing)}); get them, or leave them out with --allow-missing, which is told{hint}"
+        )
+    return (f"{what} and are left out", *others)
