@@ -194,7 +194,7 @@ class C3D(nn.Module):
         features: dict[str, Tensor] = {}
         x = clips.contiguous(memory_format=torch.channels_last_3d)
         for name, _, window in self.convolutions:
-            x = F.relu(getattr(self, name)(x), inplace=True)
+            x = F.relu(_convolve(getattr(self, name), x), inplace=True)
             if window is not None:
                 x = F.max_pool3d(x, window, window, ceil_mode=True)
         features[name] = x
@@ -222,3 +222,17 @@ class C3D(nn.Module):
         if deepest >= self.layers.index("logits"):
             features["logits"] = self.fc8(x)
             features["prob"] = features["logits"].softmax(dim=1)
+
+
+def _convolve(conv: nn.Conv3d, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N O T H W"]:
+    """``conv(x)``; when it trains, clips shorter than its filters get their zeros in time before it.
+
+    oneDNN's bfloat16 kernel for the weights' gradient (PyTorch 2.13, AVX-512 BF16) adds memory that is not the clip's
+    where the filters see more frames than there are (conv5a and conv5b: three of two), and writes outside of its result
+    where they see many more. With the zeros in the clip its result is right; the outputs are the same numbers.
+    """
+    frames, around = conv.kernel_size[0], conv.kernel_size[0] // 2
+    if x.shape[2] >= frames or not torch.is_grad_enabled():
+        output: Tensor = conv(x)
+        return output
+    return F.conv3d(F.pad(x, (0, 0, 0, 0, around, around)), conv.weight, conv.bias, padding=(0, 1, 1))
