@@ -1,6 +1,8 @@
 import itertools
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from tiny import small_config, write_two_classes
 
 from pseudo3d import Pseudo3dError, VideoError
 from pseudo3d.data.annotations import Sample, SampleList, parse_csv, read_samples
+from pseudo3d.training.distributed import Group
 from pseudo3d.training.sides import Sides, check_sides, check_videos, sides_to_csv, split_samples
+from pseudo3d.video import index
 from pseudo3d.video.index import IndexCache
 
 
@@ -296,3 +300,66 @@ def test_too_many_bad_training_videos(damaged, tmp_path):
         Pseudo3dError, match=rf"^2 of {len(sides.train)} training videos cannot be used, more than --max"
     ):
         check(sides, tmp_path, max_bad=0.99 * share)
+
+
+class ThreadGroup(Group):
+    """A process of a group as a thread; ``meeting`` and ``told`` are of all."""
+
+    def gather(self, obj):
+        self.told[self.rank] = obj
+        self.meeting.wait(30)
+        everything = [self.told[rank] for rank in range(self.size)]
+        self.meeting.wait(30)
+        return everything
+
+
+def check_in_group(sides, places, folders):
+    """``check_videos`` by several processes: the place of each on its machine, and the cache's folder there."""
+    group = [ThreadGroup(rank, len(places), None, place) for rank, place in enumerate(places)]
+    meeting, told = threading.Barrier(len(places)), {}
+    for member in group:
+        object.__setattr__(member, "meeting", meeting)
+        object.__setattr__(member, "told", told)
+    with ThreadPoolExecutor(len(places)) as pool:
+        jobs = [
+            pool.submit(check_videos, sides, IndexCache(folder), skip_bad=True, max_bad=0.5, group=member)
+            for member, folder in zip(group, folders, strict=True)
+        ]
+        return [job.result() for job in jobs]
+
+
+@pytest.fixture
+def indexed(monkeypatch):
+    """The names of the files that were decoded to index them."""
+    seen, real = [], index.index_video
+
+    def index_video(path):
+        seen.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setattr(index, "index_video", index_video)
+    return seen
+
+
+def test_processes_share_the_files_out(damaged, tmp_path, indexed, caplog):
+    sides = damaged(train=[1, 3], test=[0])
+    alone = check(sides, tmp_path / "alone", skip_bad=True, max_bad=0.5)
+    files = sorted(indexed)
+    assert len(files) == len(set(files)) == 20
+    told = caplog.messages.copy()
+    indexed.clear(), caplog.clear()
+    results = check_in_group(sides, [(0, 2), (1, 2), (0, 1)], [tmp_path / "shared"] * 3)
+    assert results == [alone] * 3
+    assert caplog.messages == told  # by the first process alone
+    bad = [*names(sides.train, [1, 3]), *names(sides.test, [0])]  # of these there is no index to find
+    assert sorted(name for name in indexed if name not in bad) == [name for name in files if name not in bad]
+
+
+def test_every_machine_gets_an_index_of_its_own(damaged, tmp_path, indexed):
+    sides = damaged()
+    machines = [tmp_path / "one", tmp_path / "one", tmp_path / "other"]
+    assert check_in_group(sides, [(0, 2), (1, 2), (0, 1)], machines) == [(sides, {})] * 3
+    indexed.clear()
+    for folder in machines:
+        check_videos(sides, IndexCache(folder), skip_bad=False, max_bad=0)
+    assert indexed == []

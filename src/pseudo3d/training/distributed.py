@@ -40,6 +40,7 @@ class Group:
         rank: the number of this process, from 0.
         size: how many there are.
         device: the device of this process ("cuda:1"), where the group decides it.
+        on_machine: its number among the processes of its machine, and how many these are.
 
     Example:
         >>> SINGLE.is_main, SINGLE.total([1, 2.5]), SINGLE.any(False), SINGLE.gather("a")
@@ -49,6 +50,7 @@ class Group:
     rank: int = 0
     size: int = 1
     device: str | None = None
+    on_machine: tuple[int, int] = (0, 1)
 
     @property
     def is_main(self) -> bool:
@@ -116,7 +118,7 @@ def open_group(device: str) -> Iterator[Group]:
     Example:
         >>> with open_group("cpu") as group:
         ...     group
-        Group(rank=0, size=1, device=None)
+        Group(rank=0, size=1, device=None, on_machine=(0, 1))
     """
     rank, size, local_rank, local_size = _place(os.environ)
     if size == 1:
@@ -130,7 +132,7 @@ def open_group(device: str) -> Iterator[Group]:
             for told in ("`broadcast_buffers` is deprecated", "Grad strides do not match bucket view"):
                 warnings.filterwarnings("ignore", told)
             _join(rank, size, chosen)
-            yield Group(rank, size, str(chosen))
+            yield Group(rank, size, str(chosen), (local_rank, local_size))
     except Exception as error:
         _leave(failed=True)
         lost = _lost_others(error)

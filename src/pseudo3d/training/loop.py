@@ -105,7 +105,7 @@ def make_trainer(samples: SampleList, config: TrainConfig, out: Path, group: Gro
     # config.json says what was trained, not what was left open
     config = replace(config, model=model.architecture.name, resize=model.preprocessing.resize)
     cache = IndexCache()
-    sides, bad = check_videos(sides, cache, skip_bad=config.skip_bad, max_bad=config.max_bad)
+    sides, bad = check_videos(sides, cache, skip_bad=config.skip_bad, max_bad=config.max_bad, group=group)
     trainer = Trainer(model, sides, config, out, cache=cache, group=group)
     trainer.state.bad = bad
     check_room(trainer)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from pseudo3d.data.dataset import check_bad
 from pseudo3d.data.splits import check_no_leak, train_test_split
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.distributed import SINGLE, Group
 from pseudo3d.video.index import IndexCache
 from pseudo3d.video.segments import file_of
 
@@ -138,28 +139,31 @@ def _content(path: Path) -> str | None:
         return None
 
 
-def check_videos(sides: Sides, cache: IndexCache, *, skip_bad: bool, max_bad: float) -> tuple[Sides, dict[int, str]]:
+def check_videos(
+    sides: Sides, cache: IndexCache, *, skip_bad: bool, max_bad: float, group: Group = SINGLE
+) -> tuple[Sides, dict[int, str]]:
     """Look into every file, so that a bad one shows now and not after hours of training.
 
-    What stands in the cache already is not looked at again. Bad training videos stay in the list, since another video
-    is drawn in the place of one that fails; they are logged by name.
+    What stands in the cache already is not looked at again. The processes of a group share the files out. Bad training
+    videos stay in the list, since another video is drawn in the place of one that fails; they are logged by name.
 
     Args:
         sides: the videos.
-        cache: of what is known of the files; it knows all of them afterwards.
+        cache: of what is known of the files; its folder has all of them afterwards.
         skip_bad: leave bad validation and test videos out, logged by name, instead of ending.
         max_bad: the share of the training videos that may be bad, 0..1.
+        group: the processes that share the run; all of them call this.
 
     Returns:
-        The sides, validation and test without the bad ones; and the reasons of bad training videos by their places in
-        ``sides.train``.
+        The same on every process. The sides, validation and test without the bad ones; and the reasons of bad training
+        videos by their places in ``sides.train``.
 
     Raises:
         VideoError: bad validation or test videos without ``skip_bad``: the first one's reason, and the names of the
             others.
         Pseudo3dError: too many bad training videos, or no good one is left to validate or to test on.
     """
-    found = cache.build([path for _, side in sides.named() for path in _paths(side)])
+    found = _unusable([path for _, side in sides.named() for path in _paths(side)], cache, group)
     held_out = [path for _, side in sides.named()[1:] for path in _paths(side) if path in found]
     if held_out and not skip_bad:
         first, *others = held_out
@@ -170,22 +174,38 @@ def check_videos(sides: Sides, cache: IndexCache, *, skip_bad: bool, max_bad: fl
         )
     bad = {i: found[path] for i, path in enumerate(_paths(sides.train)) if path in found}
     check_bad(bad, sides.train, max_bad)
+    say = logger.warning if group.is_main else logger.debug  # once is enough
     for reason in bad.values():
-        logger.warning("training will use other videos in the place of a bad one: %s", reason)
-    val = None if sides.val is None else _without(sides.val, found, "val")
-    return Sides(sides.train, val, _without(sides.test, found, "test")), bad
+        say("training will use other videos in the place of a bad one: %s", reason)
+    val = None if sides.val is None else _without(sides.val, found, "val", say)
+    return Sides(sides.train, val, _without(sides.test, found, "test", say)), bad
+
+
+def _unusable(paths: Sequence[Path], cache: IndexCache, group: Group) -> dict[Path, str]:
+    """Why some of these cannot be used as videos, in their order: what any process of the group found.
+
+    First all processes share the files out; then those of each machine do, which costs nothing where the machines
+    share the cache's folder.
+    """
+    place = {file: number for number, file in enumerate(dict.fromkeys(map(file_of, paths)))}
+    found: dict[Path, str] = {}
+    for number, count in dict.fromkeys(((group.rank, group.size), group.on_machine)):
+        share = [path for path in paths if place[file_of(path)] % count == number]
+        for reasons in group.gather(cache.build(share)):
+            found |= reasons
+    return {path: found[path] for path in paths if path in found}
 
 
 def _paths(side: SampleList) -> list[Path]:
     return [side.root / sample.path for sample in side.samples]
 
 
-def _without(side: SampleList, bad: Mapping[Path, str], name: str) -> SampleList:
-    """The side without its bad videos, each logged."""
+def _without(side: SampleList, bad: Mapping[Path, str], name: str, say: Callable[[str, str, str], None]) -> SampleList:
+    """The side without its bad videos, each said."""
     good = []
     for sample, path in zip(side.samples, _paths(side), strict=True):
         if path in bad:
-            logger.warning("left out of %s: %s", name, bad[path])
+            say("left out of %s: %s", name, bad[path])
         else:
             good.append(sample)
     if not good:
