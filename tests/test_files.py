@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pseudo3d import files
@@ -40,3 +42,24 @@ def test_nothing_written_is_an_error_and_makes_no_file(tmp_path):
 def test_text_is_utf8(tmp_path):
     files.write_text(tmp_path / "a.txt", "Prüfung\n")
     assert (tmp_path / "a.txt").read_bytes() == "Prüfung\n".encode()
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("PSEUDO3D_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert files.cache_folder() == Path.home() / ".cache" / "pseudo3d"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files.cache_folder() == tmp_path / "pseudo3d"
+    monkeypatch.setenv("PSEUDO3D_CACHE", str(tmp_path / "mine"))
+    assert files.cache_folder() == tmp_path / "mine"
+
+
+def test_without_a_home_the_cache_is_temporary(monkeypatch, tmp_path):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PSEUDO3D_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert files.cache_folder() == tmp_path / "pseudo3d"

@@ -1,9 +1,10 @@
-"""Files written so that nobody ever sees half of one: aside, flushed, then renamed; and what tells files apart."""
+"""Files written so that nobody sees half of one (aside, flushed, renamed); what tells files apart; where to cache."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +81,14 @@ def sha256_of(path: str | Path) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: $PSEUDO3D_CACHE, $XDG_CACHE_HOME/pseudo3d or ~/.cache/pseudo3d."""
+    given, base = os.environ.get("PSEUDO3D_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given)
+    try:
+        return Path(base or Path.home() / ".cache") / "pseudo3d"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "pseudo3d"

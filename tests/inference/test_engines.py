@@ -23,7 +23,6 @@ from pseudo3d.inference.engines import (
     EagerEngine,
     Engine,
     GraphEngine,
-    cache_folder,
     choose_engine,
     engines_for,
     make_engine,
@@ -222,14 +221,6 @@ def test_graphs_are_recorded_once_for_each_shape_and_choice(monkeypatch):
         engine(batches[0][:1], ("pool5",))
         engine(batches[0], ("pool5",))
     assert [graph.replays for graph in FakeGraph.made] == [4, 1, 1]
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("PSEUDO3D_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "pseudo3d"
-    monkeypatch.setenv("PSEUDO3D_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
 
 
 COMPILED = """

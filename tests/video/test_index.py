@@ -17,7 +17,7 @@ from videos import damaged, gradient, numbered, write_video
 from pseudo3d import Pseudo3dError, VideoError, read_video
 from pseudo3d.video import index as index_module
 from pseudo3d.video.decode import count_frames
-from pseudo3d.video.index import IndexCache, default_cache, index_video, read_frames
+from pseudo3d.video.index import IndexCache, index_video, read_frames
 from pseudo3d.video.opening import open_video
 from pseudo3d.video.packets import decode_frames, read_packets
 
@@ -419,14 +419,8 @@ def test_memory_is_bounded(tmp_path, made, monkeypatch):
     assert (len(cache._held), cache._bytes) == (3, 3 * (1000 + 8 * 8))
 
 
-def test_default_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("PSEUDO3D_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_cache() == Path.home() / ".cache" / "pseudo3d"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "pseudo3d"
+def test_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("PSEUDO3D_CACHE", str(tmp_path / "mine"))
-    assert default_cache() == tmp_path / "mine"
     assert IndexCache().folder == tmp_path / "mine" / "index"
 
 

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -27,6 +26,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.files import cache_folder
 from pseudo3d.inference.folding import rows_one_by_one
 from pseudo3d.inference.fused import FusedC3D, FusedResNet, convolutions_can_be_fused
 from pseudo3d.inference.inputs import in_order, mean_of_windows, scale_and_shift, scaled
@@ -315,13 +315,6 @@ def make_engine(
 
             return OpenVinoEngine(model, dtype)
     return EagerEngine(model, device, dtype)
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept between runs: PSEUDO3D_CACHE, or the user's cache folder."""
-    given = os.environ.get("PSEUDO3D_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "pseudo3d"
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,6 @@ sound and with the time that its packets promised. All other files are read from
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from pseudo3d.errors import Pseudo3dError, VideoError
-from pseudo3d.files import replacing
+from pseudo3d.files import cache_folder, replacing
 from pseudo3d.video.decode import Size
 from pseudo3d.video.filters import RgbConverter, check_size, converted, resized, upright_size
 from pseudo3d.video.index_file import VideoIndex, load_index, packed_index
@@ -184,17 +183,6 @@ def _collected(
     raise VideoError(f"{path}: has no frame {numbers[kept]} any more; it changed after it was indexed, try again")
 
 
-def default_cache() -> Path:
-    """The user's folder for what can be made again: $PSEUDO3D_CACHE, $XDG_CACHE_HOME/pseudo3d or ~/.cache/pseudo3d."""
-    given, base = os.environ.get("PSEUDO3D_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given)
-    try:
-        return Path(base or Path.home() / ".cache") / "pseudo3d"
-    except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / "pseudo3d"
-
-
 class IndexCache:
     """The indices of videos, each made once and kept in a file of its own.
 
@@ -205,11 +193,11 @@ class IndexCache:
     Memory holds at most 128 MiB of indices. An object that is sent to another process goes without them.
 
     Args:
-        folder: for the files; None for ``default_cache() / "index"``. It is made when first needed.
+        folder: for the files; None for ``files.cache_folder() / "index"``. It is made when first needed.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (default_cache() / "index" if folder is None else Path(folder)).absolute()
+        self.folder = (cache_folder() / "index" if folder is None else Path(folder)).absolute()
         self._told = False  # that the folder cannot be written
         self._forget()
 
