@@ -117,7 +117,7 @@ def test_hits_with_a_video_that_fails(tmp_path, capsys, weights):
 
 @pytest.mark.parametrize(("code", "told"), [(130, "stopped"), (2, "no video could be used")])
 def test_an_extraction_that_ends_early(code, told, tmp_path, capsys, weights, monkeypatch):
-    monkeypatch.setattr("pseudo3d.commands.extract.extract", lambda *args, **options: code)
+    monkeypatch.setattr("pseudo3d.commands.extract.Job.run", lambda job: code)
     data, net = write_ucf101(tmp_path / "ucf", classes=2, clips=1), weights(("a", "b"))
     command = ("evaluate", "ucf101", "--data", data, "--weights", net, "--out", tmp_path / "out", *QUICK)
     found, _, err = p3d(capsys, *command)

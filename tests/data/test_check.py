@@ -35,7 +35,7 @@ def ucf101(tmp_path):
     return write_ucf101(tmp_path, 2, groups=(1, 8), clips=1)
 
 
-def listed(*paths, labels=("run",), sides=("train",)):
+def listed(*paths, labels=("run",), sides=(("train",),)):
     return [Listed(path, labels, sides) for path in paths]
 
 
@@ -95,12 +95,12 @@ def test_duplicates(tmp_path):
     for name, content in (("a", b"1234"), ("b", b"4321"), ("c", b"1234"), ("d", b""), ("e", b""), ("f", b"1234")):
         (tmp_path / name).write_bytes(content)
     files = [
-        Listed("a", ("run",), ("train", "train")),
-        Listed("b", ("run",), ("test", "train")),
-        Listed("c", ("sit",), (None, "train")),
-        Listed("d", ("sit",), ("train", "train")),
-        Listed("e", ("sit",), ("train", "train")),
-        Listed("f", ("sit",), ("train", "test")),
+        Listed("a", ("run",), (("train",), ("train",))),
+        Listed("b", ("run",), (("test",), ("train",))),
+        Listed("c", ("sit",), ((), ("train",))),
+        Listed("d", ("sit",), (("train",), ("train",))),
+        Listed("e", ("sit",), (("train",), ("train",))),
+        Listed("f", ("sit",), (("train",), ("test",))),
     ]
     assert duplicates(tmp_path, files) == [
         Problem("duplicate", "c", "the same content as a, which is of the class run"),
@@ -114,7 +114,7 @@ def test_duplicates(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_no_duplicate(tmp_path, monkeypatch):
     """Such a file is told as unreadable, and the others are compared nevertheless."""
-    files = [Listed(name, ("run",), ("train",)) for name in "abc"]
+    files = [Listed(name, ("run",), (("train",),)) for name in "abc"]
     for file in files:
         (tmp_path / file.path).write_bytes(b"1234")
 
@@ -133,6 +133,21 @@ def test_segments_of_one_file_are_looked_at_once(tmp_path, pool):
     seen = []
     assert check_videos([SampleList(tmp_path, samples)], pool, on_video=lambda: seen.append(1)) == []
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_parts_of_one_file_on_two_sides(tmp_path, pool, order):
+    write_clip(tmp_path / "a.mp4", 0)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    parts = (Sample("a.mp4#t=0,0.5", "run", "train"), Sample("a.mp4#t=0.5,1", "run", "test"))[::order]
+    splits = [SampleList(tmp_path, (*parts, Sample("b.mp4", "run", "train"))), SampleList(tmp_path, parts[:1])]
+    first, second = ("train", "test")[::order]
+    assert check_videos(splits, pool) == [
+        Problem("duplicate across splits", "a.mp4", f"parts of it are in {first} and in {second}"),
+        Problem(
+            "duplicate across splits", "b.mp4", "the same content as a.mp4; this one is in train, the other in test"
+        ),
+    ]
 
 
 def test_a_file_whose_name_looks_like_a_segment(tmp_path, pool):

@@ -37,6 +37,12 @@ def test_a_video_on_both_sides(sides, other):
         check_sides(lists)
 
 
+def test_parts_that_an_official_list_divides_are_videos_of_their_own():
+    check_sides([sample("a.mp4#t=0,5", "train"), sample("a.mp4#t=5,9", "test")], parts_apart=True)
+    with pytest.raises(Pseudo3dError, match=r"1 videos are both in train and in test \(a.mp4#t=0,5\): keep them"):
+        check_sides([sample("a.mp4#t=0,5", "train"), sample("a.mp4#t=0,5", "test")], parts_apart=True)
+
+
 def test_a_group_on_both_sides():
     with pytest.raises(Pseudo3dError, match=r"1 groups are both in train and in test \(film\): keep them on one side"):
         check_sides([sample("a", "train", "film"), sample("b", "test", "film"), sample("c", "test")])
@@ -56,6 +62,27 @@ def test_the_same_content_on_both_sides():
     assert check_content(lists[:2], sources[:1] * 2, refuse=False) == (
         "1 of 1 test videos have the content of a training video (b is a)",
     )
+
+
+@pytest.mark.parametrize("contents", [("1", "1"), (None, None), ("1", None)])
+def test_parts_of_one_file_are_of_one_content(contents):
+    lists = [sample("a.mp4#t=0,5", "train"), sample("x/../a.mp4#t=5,9", "test"), sample("b.mp4#t=0,5", "test")]
+    sources = [SourceFile(1, 0, content) for content in (*contents, "2")]
+    told = "1 of 2 test videos have the content of a training video (x/../a.mp4#t=5,9 is a.mp4#t=0,5)"
+    assert check_content(lists, sources, refuse=False) == (told,)
+    (note,) = check_copies(lists, sources)
+    assert note.startswith("1 videos have the content of another one (x/../a.mp4#t=5,9 is a.mp4#t=0,5)")
+    assert check_copies([sample(each.path, None, "film") for each in lists], sources) == ()
+
+
+def test_files_are_read_once_to_be_compared(run, monkeypatch):
+    read = []
+    monkeypatch.setattr("pseudo3d.features.digests.sha256_of", lambda path: read.append(path) or sha256_of(path))
+    (run.parent / "other").mkdir()
+    (run.parent / "other" / "copy.mp4").write_bytes(bytes([7]) * 9)
+    parts = [sample(f"copy.mp4#t={i},{i + 1}", "test") for i in range(5)]
+    assert check_not_trained_on(info(run, "other"), parts) == ()
+    assert sorted(path.name for path in read) == ["1.mp4", "2.mp4", "3.mp4", "copy.mp4"]
 
 
 @settings(deadline=None)

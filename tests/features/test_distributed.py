@@ -169,14 +169,14 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-def run_cli(samples, weights, out, **environment):
+def run_cli(samples, weights, out, *options, **environment):
     command = [sys.executable, "-m", "pseudo3d.cli", "extract", str(samples.root), "--weights", str(weights)]
-    command += ["--out", str(out), "--cluster", "ray", "--clips", "4", "--device", "cpu", "--dtype", "float32"]
+    command += ["--out", str(out), "--clips", "4", "--device", "cpu", "--dtype", "float32", *options]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
 
 
 def test_an_unreachable_cluster_is_one_line_and_nothing_is_written(samples, weights, tmp_path):
-    done = run_cli(samples, weights, tmp_path / "s", RAY_ADDRESS="127.0.0.1:1")
+    done = run_cli(samples, weights, tmp_path / "s", "--cluster", "ray", RAY_ADDRESS="127.0.0.1:1")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("p3d extract: no Ray cluster can be reached at 127.0.0.1:1 ("), (
         done.stderr
@@ -213,6 +213,21 @@ def test_a_cluster_gives_the_store_of_one_machine(samples, weights, cluster, tmp
         assert rows > VIDEOS
         assert "MapBatches(decode_paths)" in dataset.stats()
         assert "decode_paths)->" not in dataset.stats()
+
+
+@pytest.mark.slow
+def test_mirrored_features_of_a_cluster_are_those_of_one_machine(samples, weights, cluster, tmp_path):
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    for name, options in {"one": (), "ray": ("--cluster", "ray")}.items():
+        done = run_cli(samples, weights, tmp_path / name, "--mirror", *options)
+        assert done.returncode == 1, done.stderr  # two files are no videos
+    one, ray_store = FeatureStore(tmp_path / "one"), FeatureStore(tmp_path / "ray")
+    assert len(one.videos) == VIDEOS
+    assert one.info["mirror"] is True
+    assert_same(ray_store, one)
+    extract(encoder_of(weights), samples, tmp_path / "plain")
+    assert not np.allclose(FeatureStore(tmp_path / "plain").features(), one.features(), rtol=1e-3)
 
 
 def processes(title):
@@ -266,6 +281,6 @@ def test_a_machine_without_the_package_is_named(samples, weights, cluster, tmp_p
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'pseudo3d'\")\n")
     cluster.add_node(num_cpus=4, env_vars={"PYTHONPATH": str(fake.parent)})
-    done = run_cli(samples, weights, tmp_path / "s")
+    done = run_cli(samples, weights, tmp_path / "s", "--cluster", "ray")
     assert done.returncode == 2, done.stderr
     assert "a machine of the Ray cluster lacks a package" in done.stderr.splitlines()[-1]

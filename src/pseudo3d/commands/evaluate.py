@@ -127,6 +127,8 @@ def _judge(
     if groups is not None:
         given = assign_groups([Sample(video) for video in features.videos], read_groups(groups))
         sources = [sample.group for sample in given]
+    if not any(features.splits):
+        sources = _with_files(features.videos, sources)
     result = evaluate_features(
         features.features(layer),
         features.labels,
@@ -137,6 +139,15 @@ def _judge(
         c=c,
     )
     return result, _notes(features, sources, set(result.videos))
+
+
+def _with_files(videos: "Sequence[str]", groups: "Sequence[str | None]") -> "list[str | None]":
+    """The groups, and where there is none, that of the segments of one file: the file."""
+    from pseudo3d.video.segments import split_segment
+
+    parts = [split_segment(video) for video in videos]
+    divided = {file for file, segment in parts if segment is not None}
+    return [group or (file if file in divided else None) for group, (file, _) in zip(groups, parts, strict=True)]
 
 
 def _notes(features: "FeatureStore", groups: "Sequence[str | None]", tested: set[str]) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ def extract(
         memory=memory, early=cluster is None,
     ) as encoder:  # fmt: skip
         wanted = tuple(name.strip() for name in layers.split(",") if name.strip())
-        job = _Job(encoder, samples, out, wanted, per_clip, retry_failed, prune, part, cluster, wait)
+        job = Job(encoder, samples, out, wanted, per_clip, retry_failed, prune, part, cluster, wait)
         if dry_run:
             return job.say()
         code = job.run()
@@ -167,19 +167,19 @@ def extract(
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One extraction, as a person asked for it."""
+class Job:
+    """One extraction, as a person or a protocol asked for it; the arguments are those of ``extract``."""
 
     encoder: "Encoder"
     samples: "SampleList"
     out: str
     layers: tuple[str, ...]
     per_clip: bool
-    retry_failed: bool
-    prune: bool
-    shard: "Shard | None"
-    cluster: Literal["ray"] | None
-    wait: bool
+    retry_failed: bool = False
+    prune: bool = False
+    shard: "Shard | None" = None
+    cluster: Literal["ray"] | None = None
+    wait: bool = False
 
     def run(self) -> int:
         """Extract behind a progress bar, and say what came of it."""

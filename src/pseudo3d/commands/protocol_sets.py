@@ -1,5 +1,6 @@
 """The labelled videos of a protocol as they lie on the disk: what is there, what is not, and what may be tested."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,66 @@ def check_weights(source: "Source", tested: "SampleList", number: int = 0) -> No
         check_not_trained_on(source.weights[number], tested.samples, root=tested.root)
 
 
-def notes_of(official: "OfficialSet | PairSet", source: "Source", dead_links: bool = False) -> tuple[str, ...]:
+def check_weights_differ(source: "Source") -> None:
+    """Refuse one network for several splits under several names, before anything is extracted.
+
+    Raises:
+        Pseudo3dError: two of the weights are the same, or some are not there.
+    """
+    from pseudo3d.files import sha256_of
+
+    if len(source.weights) < 2:
+        return
+    files = {weights: _weights_file(weights, source.model) for weights in source.weights}
+    refuse_same_weights((name, sha256_of(file)) for name, file in files.items() if file is not None and file.is_file())
+
+
+def _weights_file(weights: str, model: str) -> Path | None:
+    """The file with the numbers that weights stand for; None for random ones."""
+    from pseudo3d.weights.pretrained import WEIGHTS_NAME
+    from pseudo3d.weights.sources import open_weights
+
+    path = Path(weights)
+    if path.exists():
+        return path / WEIGHTS_NAME if path.is_dir() else path
+    return None if weights == "random" else open_weights(weights, model=model).file
+
+
+def refuse_same_weights(named: Iterable[tuple[str, str | None]]) -> None:
+    """Refuse one network for several splits: it has seen test videos of the others.
+
+    Args:
+        named: what has weights, and which ones (their hash); None for what does not say.
+
+    Raises:
+        Pseudo3dError: it names the first two that are the same.
+    """
+    from pseudo3d.errors import Pseudo3dError
+
+    seen: dict[str, str] = {}
+    for name, weights in named:
+        if weights is not None and weights in seen:
+            raise Pseudo3dError(
+                f"{seen[weights]} and {name} are of the same weights: a network that was trained on one split has seen "
+                "test videos of the others; give each split its own, or fewer --splits"
+            )
+        if weights is not None:
+            seen[weights] = name
+
+
+def notes_of(
+    official: "OfficialSet | PairSet",
+    source: "Source",
+    dead_links: bool = False,
+    missing: Sequence[str] | None = None,
+) -> tuple[str, ...]:
     """What is to be said of a set as it lies on the disk.
+
+    Args:
+        official: the set.
+        source: whether videos may be missing, and whether features are there in their place.
+        dead_links: they may, since nobody has them any more.
+        missing: those of ``official.missing`` that would be used; None: all of them.
 
     Raises:
         Pseudo3dError: videos of the lists are not there, and nobody has allowed that.
@@ -105,13 +164,12 @@ def notes_of(official: "OfficialSet | PairSet", source: "Source", dead_links: bo
     from pseudo3d.errors import Pseudo3dError, first_few
     from pseudo3d.video.segments import split_segment
 
-    missing = official.missing
-    lists_alone = {split_segment(sample.path)[0] for sample in official.samples.samples} & set(missing)
-    about_missing = tuple(note for note in official.notes if note.startswith(f"{len(missing):,} of "))
-    others = tuple(note for note in official.notes if note not in about_missing)
-    if not missing:
-        return official.notes
-    if source.features and lists_alone:  # the features were made elsewhere; the store says which are lacking
+    counted = f"{len(official.missing):,} of "  # in all splits
+    others = tuple(note for note in official.notes if not (official.missing and note.startswith(counted)))
+    missing = official.missing if missing is None else missing
+    lists_alone = {split_segment(sample.path)[0] for sample in official.samples.samples} & set(official.missing)
+    # with the lists alone the features were made elsewhere; the store says which are lacking
+    if not missing or (source.features and lists_alone):
         return others
     what = f"{len(missing):,} videos of the official lists are not there"
     if not (dead_links or source.allow_missing):

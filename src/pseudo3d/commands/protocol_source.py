@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +121,7 @@ class Wanted:
         sampler: how clips are chosen.
         resize: short edge of the frames; None: the network's own.
         mirror: average each clip's features with those of its mirror image.
+        seed: of the sampler "random".
     """
 
     layers: tuple[str, ...]
@@ -127,6 +129,7 @@ class Wanted:
     sampler: Literal["uniform", "random"] = "uniform"
     resize: int | None = None
     mirror: bool = False
+    seed: int = 0
 
     def options(self) -> str:
         """As options of p3d extract."""
@@ -135,6 +138,7 @@ class Wanted:
         words += [f"--sampler {self.sampler}"] if self.sampler != "uniform" else []
         words += [f"--resize {self.resize}"] if self.resize is not None else []
         words += ["--mirror"] if self.mirror else []
+        words += [f"--seed {self.seed}"] if self.seed else []
         return " ".join(words)
 
 
@@ -193,29 +197,30 @@ def departures(store: "FeatureStore", wanted: Wanted) -> tuple[str, ...]:
 
 
 def _extract(source: Source, samples: "SampleList", wanted: Wanted, number: int | None) -> None:
-    from pseudo3d.commands.extract import extract
+    from pseudo3d.commands.encoders import started_encoder
+    from pseudo3d.commands.extract import Job
     from pseudo3d.errors import Pseudo3dError
 
     if not samples.samples:
         raise Pseudo3dError(f"{samples.root}: there is no video to extract")
     source.out.mkdir(parents=True, exist_ok=True)
-    code = extract(
-        _named(samples, source.out / f"{_numbered('videos', number)}.csv"),
-        weights=source.weights[number or 0],
-        out=str(source.out / _numbered("features", number)),
+    _write_list(samples, source.out / f"{_numbered('videos', number)}.csv")
+    store = str(source.out / _numbered("features", number))
+    with started_encoder(
         model=source.model,
+        weights=source.weights[number or 0],
         class_names=source.class_names,
-        layers=",".join(wanted.layers),
-        per_clip=wanted.per_clip,
         clips=source.clips,
         sampler=wanted.sampler,
+        seed=wanted.seed,
         resize=wanted.resize,
         mirror=wanted.mirror,
         device=source.device,
         dtype=source.dtype,
         batch_size=source.batch_size,
         workers=source.workers,
-    )
+    ) as encoder:
+        code = Job(encoder, _from_root_of(store, samples), store, wanted.layers, wanted.per_clip).run()
     if code == 130:
         raise KeyboardInterrupt
     if code == 2:
@@ -226,28 +231,66 @@ def _numbered(stem: str, number: int | None) -> str:
     return stem if number is None else f"{stem}-{number + 1}"
 
 
-def _named(samples: "SampleList", path: Path) -> tuple[Path, ...]:
-    """The videos as p3d extract takes them: a list with labels, written to ``path``; without labels, the files.
+def _from_root_of(store: str, samples: "SampleList") -> "SampleList":
+    """The videos in order, with paths from where those of a store that is there start, if all of them lie there."""
+    from dataclasses import replace
+
+    from pseudo3d.data.walk import relative_to
+    from pseudo3d.features.store import read_info
+
+    home = Path(os.path.normpath(samples.root.absolute()))
+    root = Path((read_info(store) or {}).get("root", home))
+    if not all((home / sample.path).is_relative_to(root) for sample in samples.samples):
+        root = home
+    moved = (replace(each, path=relative_to(root, str(home / each.path))) for each in samples.samples)
+    return replace(samples, root=root, samples=tuple(sorted(moved, key=lambda sample: sample.path)))
+
+
+def _write_list(samples: "SampleList", path: Path) -> None:
+    """Write the list of the videos, for p3d extract elsewhere; a list needs labels, without them there is none.
 
     Raises:
-        Pseudo3dError: ``path`` is there and lists other videos.
+        Pseudo3dError: ``path`` is there and lists videos of something else (``_check_grown``).
     """
     from pseudo3d import files
     from pseudo3d.data.annotations import label_text
-    from pseudo3d.errors import Pseudo3dError
 
     if any(sample.label is None for sample in samples.samples):
-        return tuple(samples.root / sample.path for sample in samples.samples)
+        return
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("path", "label", "split", "group"))
-    for sample in samples.samples:
-        place = (samples.root / sample.path).absolute().as_posix()
+    places = [(samples.root / sample.path).absolute().as_posix() for sample in samples.samples]
+    for place, sample in zip(places, samples.samples, strict=True):
         table.writerow((place, label_text(sample), sample.split or "", sample.group or ""))
-    if path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
-        raise Pseudo3dError(f"{path}: lists other videos than are there now; give another folder for --out")
+    if path.exists():
+        _check_grown(path, set(places))
     files.write_text(path, text.getvalue())
-    return (path,)
+
+
+def _check_grown(path: Path, places: Set[str]) -> None:
+    """Refuse a list of an earlier run that is not one of the same videos with some more or some fewer on the disk.
+
+    Args:
+        path: the list.
+        places: of the videos that are wanted now.
+
+    Raises:
+        Pseudo3dError: it has a video that is there and not wanted now, or none that is wanted, and so is of another
+            data set or split; or it is damaged.
+    """
+    from pseudo3d.data.annotations import parse_csv
+    from pseudo3d.data.official.dataset import read_list
+    from pseudo3d.errors import Pseudo3dError, first_few
+    from pseudo3d.video.segments import file_of
+
+    before = [sample.path for sample in parse_csv(read_list(path), source=str(path))]
+    others = [place for place in before if place not in places and file_of(place).exists()]
+    if others or (before and not places & set(before)):
+        raise Pseudo3dError(
+            f"{path}: lists videos of another data set or split ({first_few(others or before, 1)}); give another "
+            "folder for --out"
+        )
 
 
 def listed_once(parts: Sequence["SampleList"], sides: Sequence[str]) -> "SampleList":

@@ -180,7 +180,7 @@ def _activitynet_reader(data: Data, trimmed: bool) -> "Callable[[str], OfficialS
     return read
 
 
-def sports1m(*, data: _Data, source: _Source) -> Finished:
+def sports1m(*, data: _Data, source: _Source, seed: int = 0) -> Finished:
     """Sports-1M: clip hit@1, video hit@1 and hit@5 on the test set, 20 random clips a video (paper section 4, Table 2).
 
     Example: p3d evaluate sports1m --data Sports1M --weights p3d.caffemodel --class-names labels.txt --out runs/sports1m
@@ -188,13 +188,20 @@ def sports1m(*, data: _Data, source: _Source) -> Finished:
     Args:
         data: the data set.
         source: where the probabilities come from.
+        seed: for extraction: of the random clips, 0 or more; the same seed draws the same clips of each video.
     """
+    from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.classification import video_hits
 
-    read = _reader("sports1m", data)
+    if seed < 0:
+        raise Pseudo3dError(f"--seed must be 0 or more, got {seed}")
+    if source.features and seed:
+        raise Pseudo3dError("--seed: of an extraction (--weights); the features of --features are there already")
+    asked = {**data.asked(), **({"seed": seed} if source.weights else {})}
     protocol = Protocol(
-        "sports1m", read, ("",), "test", video_hits, None, True, "random", dead_links=True, asked=data.asked()
-    )
+        "sports1m", _reader("sports1m", data), ("",), "test", video_hits, None, True, "random", dead_links=True,
+        asked=asked, seed=seed,
+    )  # fmt: skip
     return classify(protocol, source)
 
 
@@ -210,7 +217,9 @@ def kinetics(*, data: _Data, source: _Source) -> Finished:
     from pseudo3d.evaluation.classification import video_hits
 
     read = _reader("kinetics", data)
-    protocol = Protocol("kinetics", read, ("",), "val", video_hits, None, True, dead_links=True, asked=data.asked())
+    protocol = Protocol(
+        "kinetics", read, ("",), "val", video_hits, None, True, dead_links=True, asked=data.asked(), parts_apart=True
+    )
     return classify(protocol, source)
 
 

@@ -3,11 +3,13 @@
 lists + folder --> missing, mislabelled          (names only)
 files --decoder processes--> unreadable, damaged (each with limits of time and memory)
 files --size, then SHA-256--> duplicates
+lists --sides of each file--> files with parts on several sides
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from pseudo3d.data.annotations import VIDEO_EXTENSIONS, SampleList
@@ -50,12 +52,12 @@ class Listed:
     Args:
         path: from the set's folder.
         labels: its classes.
-        sides: "train", "val", "test" or None, one for each split that was read.
+        sides: for each split that was read, on which of its sides the file or parts of it are: "train", "val", "test".
     """
 
     path: str
     labels: tuple[str, ...]
-    sides: tuple[str | None, ...]
+    sides: tuple[tuple[str, ...], ...]
 
 
 def files_of(splits: Sequence[SampleList]) -> list[Listed]:
@@ -70,16 +72,17 @@ def files_of(splits: Sequence[SampleList]) -> list[Listed]:
         >>> first = SampleList(Path("/v"), pieces)
         >>> second = SampleList(Path("/v"), (Sample("a.mp4", "run", "test"),))
         >>> files_of([first, second])
-        [Listed(path='a.mp4', labels=('run', 'sit'), sides=('train', 'test'))]
+        [Listed(path='a.mp4', labels=('run', 'sit'), sides=(('train',), ('test',)))]
     """
     labels: dict[str, dict[str, None]] = {}
-    sides: dict[str, list[str | None]] = {}
+    sides: dict[str, list[dict[str, None]]] = {}
     for place, samples in enumerate(splits):
         for sample in samples.samples:
             path = _file_in(samples.root, sample.path)
             labels.setdefault(path, {}).update(dict.fromkeys(sample.labels))
-            sides.setdefault(path, [None] * len(splits))[place] = sample.split
-    return [Listed(path, tuple(labels[path]), tuple(sides[path])) for path in labels]
+            here = sides.setdefault(path, [{} for _ in splits])[place]
+            here.update({} if sample.split is None else {sample.split: None})
+    return [Listed(path, tuple(labels[path]), tuple(map(tuple, sides[path]))) for path in labels]
 
 
 def _file_in(root: Path, listed: str) -> str:
@@ -125,6 +128,7 @@ def check_videos(
     gone |= dict.fromkeys(file.path for file in files if not (root / file.path).is_file())
     problems = [Problem("missing", path, "the lists name it, and it is not there") for path in gone]
     problems += unreadable(root, there, pool, decode=decode, on_video=on_video)
+    problems += divided(there)
     problems += duplicates(root, there)
     classes = tuple(dict.fromkeys(name for samples in splits for name in samples.class_names))
     problems += mislabelled(there, classes, classes_in_name)
@@ -182,6 +186,23 @@ def _damage(facts: ClipFacts) -> str:
     return "; ".join(parts)
 
 
+def divided(files: Iterable[Listed]) -> list[Problem]:
+    """Files of which the lists have parts on several sides of a split: there twice, though under one name.
+
+    Example:
+        >>> once = Listed("a.mp4", ("run",), (("train",), ("test",)))  # split 1 trains on it, split 2 tests
+        >>> divided([once, Listed("b.mp4", ("run",), (("train", "test"),))])
+        [Problem(kind='duplicate across splits', path='b.mp4', reason='parts of it are in train and in test')]
+    """
+    problems = []
+    for file in files:
+        several = next((sides for sides in file.sides if len(sides) > 1), None)
+        if several is not None:
+            where = " and ".join(f"in {side}" for side in several)
+            problems.append(Problem("duplicate across splits", file.path, f"parts of it are {where}"))
+    return problems
+
+
 def duplicates(root: Path, files: Sequence[Listed]) -> list[Problem]:
     """Files with the content of a file that comes before; told apart when the two are on different sides of a split.
 
@@ -216,18 +237,20 @@ def _content(path: Path) -> str | None:
 
 
 def _duplicate(file: Listed, earlier: Sequence[Listed]) -> Problem:
-    parted = next((other for other in earlier if _on_two_sides(file, other)), None)
+    parted = next((other for other in earlier if _two_sides(file, other)), None)
     other = parted or earlier[0]
     same = set(file.labels) & set(other.labels) or not (file.labels and other.labels)
     reason = f"the same content as {other.path}" + ("" if same else f", which is of the class {other.labels[0]}")
     if parted is None:
         return Problem("duplicate", file.path, reason)
-    here, there = next((a, b) for a, b in zip(file.sides, other.sides, strict=True) if a and b and a != b)
+    here, there = _two_sides(file, other)[0]
     return Problem("duplicate across splits", file.path, f"{reason}; this one is in {here}, the other in {there}")
 
 
-def _on_two_sides(file: Listed, other: Listed) -> bool:
-    return any(a and b and a != b for a, b in zip(file.sides, other.sides, strict=True))
+def _two_sides(file: Listed, other: Listed) -> list[tuple[str, str]]:
+    """Each way in which two files are on different sides of a split."""
+    pairs = (pair for both in zip(file.sides, other.sides, strict=True) for pair in product(*both))
+    return [(here, there) for here, there in pairs if here != there]
 
 
 def mislabelled(files: Iterable[Listed], classes: Sequence[str], in_name: ClassesInName | None = None) -> list[Problem]:
@@ -242,7 +265,7 @@ def mislabelled(files: Iterable[Listed], classes: Sequence[str], in_name: Classe
         in_name: what a name tells.
 
     Example:
-        >>> file = Listed("videos/air_drumming/a.mp4", ("yoga",), ("train",))
+        >>> file = Listed("videos/air_drumming/a.mp4", ("yoga",), (("train",),))
         >>> mislabelled([file], ("yoga", "air drumming"))[0].reason
         'the lists say yoga, it lies in the folder of air drumming'
     """

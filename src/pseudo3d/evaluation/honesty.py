@@ -17,6 +17,7 @@ from pseudo3d.data.annotations import Sample, parse_csv
 from pseudo3d.data.splits import check_no_leak
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.evaluation.representations import match_paths
+from pseudo3d.features.digests import Digests
 from pseudo3d.features.store import SourceFile
 from pseudo3d.files import sha256_of
 from pseudo3d.video.segments import split_segment
@@ -26,11 +27,13 @@ _WEIGHTS, _CARD = "model.safetensors", "README.md"  # of a checkpoint (weights.p
 _OF_TRAINING = "\n## Training\n"  # on the model card of what a run has trained (weights.card)
 
 
-def check_sides(samples: Sequence[Sample]) -> None:
+def check_sides(samples: Sequence[Sample], *, parts_apart: bool = False) -> None:
     """Refuse a list with a video, or a group, in two of its splits. Segments of one file are one video.
 
     Args:
         samples: those without a split are left alone.
+        parts_apart: segments are videos of their own, for an official list that divides the pieces of a file among its
+            splits and whose reader counts such files.
 
     Raises:
         Pseudo3dError: it names the first few.
@@ -42,7 +45,11 @@ def check_sides(samples: Sequence[Sample]) -> None:
         pseudo3d.errors.Pseudo3dError: 1 videos are both in train and in test (a.mp4): keep them on one side
     """
     sides = {
-        split: [replace(sample, path=_file(sample.path)) for sample in samples if sample.split == split]
+        split: [
+            sample if parts_apart else replace(sample, path=_file(sample.path))
+            for sample in samples
+            if sample.split == split
+        ]
         for split in ("train", "val", "test")
     }
     for one, other in combinations(sides, 2):
@@ -50,13 +57,14 @@ def check_sides(samples: Sequence[Sample]) -> None:
 
 
 def check_content(samples: Sequence[Sample], sources: Sequence[SourceFile], *, refuse: bool = True) -> tuple[str, ...]:
-    """Find videos whose content is on the training and on the test side, under other names.
+    """Find videos whose content is on the training and on the test side, under other names or in other segments.
 
     The test side is "test", else "val"; the training side is all other splits.
 
     Args:
         samples: with their splits.
-        sources: of each, as ``Representations.sources`` has them; files whose content is not known are not compared.
+        sources: of each, as ``Representations.sources`` has them; files whose content is not known are told apart by
+            their paths alone.
         refuse: False for an official list, which cannot be mended: the videos are counted instead.
 
     Returns:
@@ -71,16 +79,15 @@ def check_content(samples: Sequence[Sample], sources: Sequence[SourceFile], *, r
         ('1 of 1 test videos have the content of a training video (b.mp4 is a.mp4)',)
     """
     tested = "test" if any(sample.split == "test" for sample in samples) else "val"
+    known = [(sample, _contents(sample, source)) for sample, source in zip(samples, sources, strict=True)]
     trained = {
-        source.sha256: sample.path
-        for sample, source in zip(samples, sources, strict=True)
-        if source.sha256 is not None and sample.split not in (tested, None)
+        content: sample.path for sample, contents in known if sample.split not in (tested, None) for content in contents
     }
-    pairs = [
-        f"{printable(sample.path)} is {printable(trained[source.sha256])}"
-        for sample, source in zip(samples, sources, strict=True)
-        if sample.split == tested and source.sha256 in trained
-    ]
+    pairs = []
+    for sample, contents in known:
+        twin = next((trained[content] for content in contents if content in trained), None)
+        if sample.split == tested and twin is not None:
+            pairs.append(f"{printable(sample.path)} is {printable(twin)}")
     if not pairs:
         return ()
     count = sum(sample.split == tested for sample in samples)
@@ -95,7 +102,8 @@ def check_copies(samples: Sequence[Sample], sources: Sequence[SourceFile]) -> tu
 
     Args:
         samples: all of which train where one is left out, or its fold. Copies in one group are no harm.
-        sources: of each, as ``Representations.sources`` has them; files whose content is not known are not compared.
+        sources: of each, as ``Representations.sources`` has them; files whose content is not known are told apart by
+            their paths alone.
 
     Returns:
         A footnote, or none.
@@ -107,9 +115,8 @@ def check_copies(samples: Sequence[Sample], sources: Sequence[SourceFile]) -> tu
     first: dict[str, Sample] = {}
     pairs = []
     for sample, source in zip(samples, sources, strict=True):
-        if source.sha256 is None:
-            continue
-        other = first.setdefault(source.sha256, sample)
+        others = [first.setdefault(content, sample) for content in _contents(sample, source)]
+        other = next((other for other in others if other is not sample), sample)
         if other is not sample and (sample.group is None or sample.group != other.group):
             pairs.append(f"{printable(sample.path)} is {printable(other.path)}")
     if not pairs:
@@ -248,6 +255,12 @@ class _TestVideo:
     source: SourceFile
 
 
+def _contents(sample: Sample, source: SourceFile) -> tuple[str, ...]:
+    """What a video shares with its copies (the hash) and with other segments of its file (the path)."""
+    path = f"file {_file(sample.path)}"
+    return (path,) if source.sha256 is None else (source.sha256, path)
+
+
 def _file(path: str) -> str:
     """The file of a path, without the segment and ``a/../``."""
     return posixpath.normpath(split_segment(path)[0])
@@ -310,16 +323,16 @@ def _by_side(found: Mapping[str, str], listed: Mapping[str, str]) -> dict[str, l
 
 def _same_content(videos: Iterable[_TestVideo], listed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Each test video with the content of a listed one that is not tested itself; equal sizes only are read."""
-    by_size = defaultdict(list)
+    by_size, digests = defaultdict(list), Digests()
     for video in videos:
         size = video.source.size if video.source.size is not None else _size(video.file)
         if size and video.file not in listed:
             by_size[size].append(video)
     for file, side in listed.items():
         same_size = by_size.get(_size(file) or 0, []) if side != "test" else []
-        content = sha256_of(file) if same_size else None
+        content = digests.of(file) if same_size else None
         for video in same_size:
-            if (video.source.sha256 or sha256_of(video.file)) == content:
+            if (video.source.sha256 or digests.of(video.file)) == content:
                 yield video.name, file
 
 

@@ -85,11 +85,7 @@ def read_representations(
     for layer in layers:
         store.check_layer(layer)
     paths = [sample.path for sample in samples.samples]
-    if not paths:
-        raise Pseudo3dError("the list names no videos whose features could be read")
-    if len(set(paths)) < len(paths):
-        twice = next(path for path, count in Counter(paths).items() if count > 1)
-        raise Pseudo3dError(f"the list names {printable(twice)} twice: keep one")
+    _check_paths(paths)
     place = {video: number for number, video in enumerate(store.videos)}
     failures = store.failures
     fits, doubtful = match_paths(paths, [*place, *failures])
@@ -113,6 +109,14 @@ def read_representations(
     return Representations(
         tuple(there), features, left_out, facts, videos, tuple(sources[place[video]] for video in videos)
     )
+
+
+def _check_paths(paths: Sequence[str]) -> None:
+    if not paths:
+        raise Pseudo3dError("the list names no videos whose features could be read")
+    if len(set(paths)) < len(paths):
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise Pseudo3dError(f"the list names {printable(twice)} twice: keep one")
 
 
 def match_paths(paths: Sequence[str], known: Collection[str]) -> tuple[dict[str, str], str | None]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pseudo3d.features.decoders import Decoders
+from pseudo3d.features.digests import Digests
 from pseudo3d.features.rows import SourceFile
 from pseudo3d.features.todo import changed_meanwhile, content_of, state_of
 from pseudo3d.video.clips import ClipFacts, ClipPlan
@@ -30,6 +31,7 @@ ROW = pa.schema(
     ]
 )
 _pools: dict[Decoders, DecoderPool] = {}  # of this process, which decodes one batch of paths after the other
+_digests = Digests()  # also of earlier batches: segments of a file may be in several
 
 
 class KnownVideo(NamedTuple):
@@ -75,7 +77,7 @@ def decode_paths(paths: pa.Table, plan: ClipPlan, decoders: Decoders) -> Iterato
             yield _row(video, readings[video], event.number, frames=event.frames)
             continue
         path = videos[video]
-        source = before[video]._replace(sha256=content_of(path))
+        source = before[video]._replace(sha256=content_of(path, _digests))
         facts, error = (None, event.reason) if isinstance(event, Failed) else (event.facts, None)
         error = error or changed_meanwhile(path, before[video])
         known = KnownVideo(None if error else facts, error, source, readings[video])

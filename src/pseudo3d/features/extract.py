@@ -18,6 +18,7 @@ from pseudo3d import __version__
 from pseudo3d.data.annotations import SampleList, label_text
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.features.committed import json_types
+from pseudo3d.features.digests import Digests
 from pseudo3d.features.distributed import ClusterEncoder, Result, connected
 from pseudo3d.features.encoding import Encoder
 from pseudo3d.features.gathered import EncodedVideo
@@ -117,14 +118,15 @@ def extract(
         interrupts = stack.enter_context(Interrupts())
         writer = stack.enter_context(StoreWriter(out, info, wait=wait, shard=shard))
         known = Known(writer.sources, writer.failed, writer.done) if shard is None else Known.of_store(out)
-        todo = find_todo(known, samples, retry_failed=retry_failed, prune=prune)
+        digests = Digests()
+        todo = find_todo(known, samples, retry_failed=retry_failed, prune=prune, digests=digests)
         _check_described(writer.location, todo, shard)
         writer.describe(todo.redescribed)
         for video in todo.vanished:
             writer.remove(video)
         if on_start is not None:
             on_start(todo)
-        run = _Run(encoder, samples, writer, todo, interrupts)
+        run = _Run(encoder, samples, writer, todo, interrupts, digests)
         encode = run.here if cluster is None else run.on_cluster
         for progress in run.store(encode(layers, per_clip)):
             if on_video is not None:
@@ -195,10 +197,16 @@ class _Run:
     """The loop of one extraction, and what it counts."""
 
     def __init__(
-        self, encoder: Encoder, samples: SampleList, writer: StoreWriter, todo: Todo, interrupts: Interrupts
+        self,
+        encoder: Encoder,
+        samples: SampleList,
+        writer: StoreWriter,
+        todo: Todo,
+        interrupts: Interrupts,
+        digests: Digests,
     ) -> None:
         self._encoder, self._root, self._writer = encoder, samples.root, writer
-        self._todo, self._interrupts = todo, interrupts
+        self._todo, self._interrupts, self._digests = todo, interrupts, digests
         self.encoded = self.clips = self.damaged = 0
 
     def store(self, results: Iterable[Result]) -> Iterator[Progress]:
@@ -214,7 +222,7 @@ class _Run:
 
         def opened() -> Iterator[tuple[int, Path]]:
             for index, path in self._paths():
-                read[index] = (state_of(path), hashing.submit(content_of, path))
+                read[index] = (state_of(path), hashing.submit(content_of, path, self._digests))
                 yield index, path
 
         with ThreadPoolExecutor(1, "hash") as hashing:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pseudo3d.data.annotations import Sample, SampleList, label_text
+from pseudo3d.features.digests import Digests
 from pseudo3d.features.folders import Location
 from pseudo3d.features.store import Described, Failure, FeatureStore, SourceFile
-from pseudo3d.files import sha256_of
 from pseudo3d.video.segments import file_of
 
 
@@ -64,7 +64,14 @@ class Todo:
     vanished: tuple[str, ...]
 
 
-def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, prune: bool = False) -> Todo:
+def find_todo(
+    known: Known,
+    samples: SampleList,
+    *,
+    retry_failed: bool = False,
+    prune: bool = False,
+    digests: Digests | None = None,
+) -> Todo:
     """Which videos a store lacks, has with other content, or knows to have failed.
 
     Size and time of change tell; where only the time differs (a copy), the content does.
@@ -74,13 +81,15 @@ def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, 
         samples: the videos that are wanted.
         retry_failed: try those again that failed.
         prune: look for vanished ones.
+        digests: of the files that this run has read already.
     """
+    digests = Digests() if digests is None else digests
     videos, changed, unchanged, given_up = [], set(), 0, 0
     redescribed: dict[str, Described] = {}
     for sample in samples.samples:
         path = samples.root / sample.path
         if sample.path in known.sources:
-            if _same_file(path, known.sources[sample.path]):
+            if _same_file(path, known.sources[sample.path], digests):
                 unchanged += 1
                 before = known.described[sample.path]
                 described = before.changed(Described(label_text(sample), sample.split, sample.group))
@@ -88,7 +97,11 @@ def find_todo(known: Known, samples: SampleList, *, retry_failed: bool = False, 
                     redescribed[sample.path] = described
                 continue
             changed.add(sample.path)
-        elif sample.path in known.failed and not retry_failed and _same_file(path, known.failed[sample.path].source):
+        elif (
+            sample.path in known.failed
+            and not retry_failed
+            and _same_file(path, known.failed[sample.path].source, digests)
+        ):
             given_up += 1
             continue
         videos.append(sample)
@@ -127,19 +140,19 @@ def changed_meanwhile(path: Path, before: SourceFile) -> str | None:
     return f"{path}: changed while it was read; run the same command again when it is complete"
 
 
-def _same_file(path: Path, known: SourceFile) -> bool:
+def _same_file(path: Path, known: SourceFile, digests: Digests) -> bool:
     """Whether a file is what it was; one that is gone has not changed."""
     now = state_of(path)
     if now.size is None:
         return True
     if now.size != known.size:
         return False
-    return now.modified == known.modified or (known.sha256 is not None and content_of(path) == known.sha256)
+    return now.modified == known.modified or (known.sha256 is not None and content_of(path, digests) == known.sha256)
 
 
-def content_of(path: Path) -> str | None:
+def content_of(path: Path, digests: Digests) -> str | None:
     """The hash of a file's content (a segment's, too); None for what cannot be read: it is said where it is decoded."""
     try:
-        return sha256_of(file_of(path))
+        return digests.of(path)
     except OSError:
         return None

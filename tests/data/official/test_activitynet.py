@@ -91,6 +91,7 @@ def test_files_without_v_and_with_other_extensions(activitynet, tmp_path):
     found = read_activitynet(tmp_path, activitynet)
     assert [s.path for s in found.samples.samples] == [f"v_{activity_id(1)}.mkv", f"{activity_id(2)}.webm"]
     assert len(found.missing) == 14
+    assert [len(found.missing_from((side,))) for side in ("train", "val", "test")] == [7, 6, 1]
     assert found.missing[0] == f"v_{activity_id(0)}.mp4"
     assert any(note.startswith("14 of 16 listed videos are not below") for note in found.notes)
     assert found.samples.class_names == ACTIVITIES

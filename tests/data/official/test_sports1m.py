@@ -21,6 +21,8 @@ def test_splits_and_dead_links(sports1m):
     assert (got.title, got.samples.class_names) == ("Sports-1M", ("sport 0", "sport 1", "sport 2"))
     assert len(got.samples) == 21  # 27 listed, one of each class and list dead
     assert set(got.missing) == {youtube_id(split, label, 0) for split in ("train", "test") for label in range(3)}
+    assert set(got.missing_from(("test",))) == {youtube_id("test", label, 0) for label in range(3)}
+    assert set(got.missing_from(("train", "val"))) == {youtube_id("train", label, 0) for label in range(3)}
     sides = {side: got.samples.split(side).samples for side in ("train", "val", "test")}
     assert len(sides["test"]) == 6
     assert {s.path for s in sides["val"]} == {

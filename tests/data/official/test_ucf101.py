@@ -66,6 +66,7 @@ def test_missing_videos_are_named_and_left_out(tmp_path):
     (tmp_path / "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi").unlink()
     got = read_ucf101(tmp_path)
     assert got.missing == ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi",)
+    assert (got.missing_from(("train",)), got.missing_from(("test",))) == (got.missing, ())
     assert len(got.samples) == 3
     assert got.notes[-1] == f"1 of 4 listed videos are not below {tmp_path}"
 

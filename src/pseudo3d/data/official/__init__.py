@@ -1,6 +1,6 @@
 """The data sets of the paper and of its field in their official layouts, each read into the same types.
 
-    folder of videos + official lists --read_NAME--> OfficialSet(samples, missing, notes)
+    folder of videos + official lists --read_NAME--> OfficialSet(samples, absent, notes)
 
 ASLAN has pairs of videos instead of labels: ``aslan.read_aslan``.
 """

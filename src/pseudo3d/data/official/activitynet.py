@@ -185,19 +185,21 @@ def read_activitynet(
         raise Pseudo3dError(f"{path}: no video has a label; give the file with the annotations")
     files = VideoFiles(folder, any_case=False)
     there = {entry.video: _found(files, entry.video) for entry in content.videos}
-    missing = tuple(f"v_{video}.mp4" for video, place in there.items() if place is None)
-    if len(missing) == len(there):  # the list alone serves features that were made elsewhere
+    gone = {video for video, place in there.items() if place is None}
+    if len(gone) == len(there):  # the list alone serves features that were made elsewhere
         there = {video: f"v_{video}.mp4" for video in there}
     odd = _Odd()
-    samples = []
+    samples, absent = [], []
     for entry in content.videos:
         made = _trimmed(entry, odd) if trimmed else _whole(entry, odd)
         place = there[entry.video]
         samples += [replace(sample, path=place + sample.path) for sample in made if place is not None]
+        if entry.video in gone:
+            absent.append(Sample(f"v_{entry.video}.mp4", None, entry.split if made else None, entry.video))
     title = f"ActivityNet{' v' + content.version if content.version else ''}{', trimmed' if trimmed else ''}"
-    notes = (*_version_notes(content), *odd.notes(), *disk_notes(files, missing, len(content.videos)))
+    notes = (*_version_notes(content), *odd.notes(), *disk_notes(files, gone, len(content.videos)))
     return OfficialSet(
-        "activitynet", title, SampleList(files.folder, tuple(samples), content.class_names), missing, notes
+        "activitynet", title, SampleList(files.folder, tuple(samples), content.class_names), tuple(absent), notes
     )
 
 

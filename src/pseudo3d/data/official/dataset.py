@@ -23,15 +23,31 @@ class OfficialSet:
         samples: the videos with split "train", "val" or "test" and, where the lists tell it, the group; class names are
             in the official order. Videos that are not on the disk are left out; if none is there at all, they are all
             here with the paths of the lists, so that the lists alone serve features that were made elsewhere.
-        missing: what the lists name and the disk has not.
+        absent: what the lists name and the disk has not, under the listed paths, each with its split; None for what
+            no side has a use for.
         notes: what was recognised and what is odd, one line each.
+
+    Example:
+        >>> absent = Sample("a.avi", "run", "train"), Sample("b.avi", "run", "test")
+        >>> got = OfficialSet("ucf101", "UCF101, split 1", SampleList(Path(), ()), absent)
+        >>> got.missing, got.missing_from(("test",))
+        (('a.avi', 'b.avi'), ('b.avi',))
     """
 
     name: str
     title: str
     samples: SampleList
-    missing: tuple[str, ...] = ()
+    absent: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the lists name and the disk has not."""
+        return tuple(sample.path for sample in self.absent)
+
+    def missing_from(self, sides: Collection[str]) -> tuple[str, ...]:
+        """What is missing from these splits: a network that is tested has no use for training videos."""
+        return tuple(sample.path for sample in self.absent if sample.split in sides)
 
 
 class VideoFiles:
@@ -120,19 +136,19 @@ def find_videos(folder: str | Path) -> dict[str, str]:
     return {stem: files._choose(stem, (), paths) for stem, paths in files.by_stem.items()}
 
 
-def placed(files: VideoFiles, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """The samples that are on the disk, with their paths there, and the listed paths of the others.
+def placed(files: VideoFiles, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The samples that are on the disk, with their paths there, and the others as they are listed.
 
     When none is on the disk, all samples come back with the paths of the list (see ``OfficialSet``).
     """
-    there, missing = [], []
+    there, absent = [], []
     for sample in samples:
         path = files.find(sample.path)
         if path is None:
-            missing.append(sample.path)
+            absent.append(sample)
         else:
             there.append(replace(sample, path=path))
-    return (tuple(there) if there else tuple(samples)), tuple(missing)
+    return (tuple(there) if there else tuple(samples)), tuple(absent)
 
 
 def find_lists(
@@ -257,7 +273,7 @@ def excerpt_note(videos: int, classes: int, official: Mapping[str, int]) -> tupl
     return (f"{'other counts than the official lists' if more else 'an excerpt'}: {counts}",)
 
 
-def disk_notes(files: VideoFiles, missing: Collection[str], listed: int) -> tuple[str, ...]:
+def disk_notes(files: VideoFiles, missing: Collection[str | Sample], listed: int) -> tuple[str, ...]:
     """What the disk has and has not, for ``OfficialSet.notes``."""
     notes = []
     if missing:

@@ -127,16 +127,16 @@ def read_hmdb51(folder: str | Path, lists: str | Path | None = None, split: str 
             )
     grouped, parted = apart(used)
     files = VideoFiles(folder)
-    samples, missing = placed(files, _as_on_disk(files, grouped))
+    samples, absent = placed(files, _as_on_disk(files, grouped))
     notes = [*_notes(listed, labels, split), *excerpt_note(len(used), len(labels), OFFICIAL_COUNTS)]
     if parted:
         notes.append(f"{parted} films have clips of one class in training and test by the official lists: no group")
     places = [str(files.folder / sample.path) for sample in samples]
     if any("_stab." in path or "/hmdb51_sta" in path for path in places):
         notes.append("the stabilised version of the videos")
-    notes += disk_notes(files, missing, len(used))
+    notes += disk_notes(files, absent, len(used))
     return OfficialSet(
-        "hmdb51", f"HMDB51, split {split}", SampleList(files.folder, samples, labels), missing, tuple(notes)
+        "hmdb51", f"HMDB51, split {split}", SampleList(files.folder, samples, labels), absent, tuple(notes)
     )
 
 

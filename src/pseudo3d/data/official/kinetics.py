@@ -135,9 +135,9 @@ def read_kinetics(folder: str | Path, lists: str | Path | None = None, split: st
     _check_overlap(tables)
     files = VideoFiles(folder, any_case=False)
     replaced = _replace_corrupted(files)
-    samples, missing = _placed(files, pieces)
+    samples, absent = _placed(files, pieces)
     grouped, parted = apart(samples)
-    notes = [*_version_notes(classes), *disk_notes(files, missing, len(pieces))]
+    notes = [*_version_notes(classes), *disk_notes(files, absent, len(pieces))]
     if listed > len(pieces):
         notes.append(f"{listed - len(pieces)} lines are there twice, word for word: taken once")
     if replaced:
@@ -149,7 +149,7 @@ def read_kinetics(folder: str | Path, lists: str | Path | None = None, split: st
         notes.append(f"{unlabelled:,} test videos have no label: they are held back")
     version = f"-{len(classes)}" if len(classes) in _VERSIONS else ""
     return OfficialSet(
-        "kinetics", f"Kinetics{version}", SampleList(files.folder, grouped, classes), missing, tuple(notes)
+        "kinetics", f"Kinetics{version}", SampleList(files.folder, grouped, classes), absent, tuple(notes)
     )
 
 
@@ -251,20 +251,19 @@ def _replace_corrupted(files: VideoFiles) -> int:
     return replaced
 
 
-def _placed(files: VideoFiles, pieces: Sequence[Piece]) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """The pieces on the disk, cut or as segments of whole videos, and the names of the others; all if none is there."""
-    there, missing, listed = [], [], []
+def _placed(files: VideoFiles, pieces: Sequence[Piece]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The pieces on the disk, cut or as segments of whole videos, and the others; all if none is there."""
+    there, absent = [], []
     for piece in pieces:
-        sample = Sample(piece.stem, piece.label, piece.split, piece.video)
+        sample = Sample(f"{piece.stem}.mp4", piece.label, piece.split, piece.video)
         folder = f"{piece.label}/" if piece.label else ""
         whole = None
         path = files.find(f"{folder}{piece.stem}.mp4")
         if path is None:
             whole = files.find(f"{folder}{piece.video}.mp4")
         if path is None and whole is None:
-            missing.append(f"{piece.stem}.mp4")
-            listed.append(replace(sample, path=f"{piece.stem}.mp4"))
+            absent.append(sample)
         else:
             found = path if path is not None else with_segment(str(whole), piece.start, piece.end)
             there.append(replace(sample, path=found))
-    return (tuple(there) if there else tuple(listed)), tuple(missing)
+    return tuple(there or absent), tuple(absent)

@@ -128,17 +128,17 @@ def read_sports1m(folder: str | Path, lists: str | Path | None = None, split: st
     listed = [replace(s, split="val") if s.split == "train" and in_validation(s.path) else s for s in listed]
     files = VideoFiles(folder, any_case=False)
     _add_downloads(files)
-    samples, missing = placed(files, listed)
+    samples, absent = placed(files, listed)
     notes = [
         "validation is an eighth of the official training list, chosen by a checksum of the id: the lists have none",
         *excerpt_note(len(listed), len(classes), OFFICIAL_COUNTS),
-        *disk_notes(files, missing, len(listed)),
+        *disk_notes(files, absent, len(listed)),
     ]
     if repeated:
         notes.append(
             f"{repeated} lines name a video again: the first counts, in the test list before the training list"
         )
-    return OfficialSet("sports1m", "Sports-1M", SampleList(files.folder, samples, classes), missing, tuple(notes))
+    return OfficialSet("sports1m", "Sports-1M", SampleList(files.folder, samples, classes), absent, tuple(notes))
 
 
 def in_validation(video: str) -> bool:

@@ -163,11 +163,11 @@ def read_ucf101(folder: str | Path, lists: str | Path | None = None, split: str 
     _check_sides(train, test, train_name, test_name)
     notes = [*_split_notes(train, test, split, train_name, test_name), *_class_notes(classes)]
     files = VideoFiles(folder)
-    samples, missing = placed(files, train + test)
+    samples, absent = placed(files, train + test)
     notes += excerpt_note(len(train) + len(test), len(classes), OFFICIAL_COUNTS)
-    notes += disk_notes(files, missing, len(train) + len(test))
+    notes += disk_notes(files, absent, len(train) + len(test))
     return OfficialSet(
-        "ucf101", f"UCF101, split {split}", SampleList(files.folder, samples, classes), missing, tuple(notes)
+        "ucf101", f"UCF101, split {split}", SampleList(files.folder, samples, classes), absent, tuple(notes)
     )
 
 
