@@ -160,6 +160,19 @@ def test_scenes(tmp_path, capsys, name, write):
     result = read_result(tmp_path / "out")
     assert result.measurement("accuracy").value == 1.0
     assert ("mirror" in " ".join(result.footnotes)) == (name == "dynamic-scene")
+    assert "svm C chosen" not in result.facts
+
+
+def test_constants_chosen_without_each_scene_are_recorded(tmp_path, capsys):
+    data = write_dynamic_scene(tmp_path / "scenes")
+    store = official_store(tmp_path / "store", "dynamic-scene", data)
+    command = ("evaluate", "dynamic-scene", "--data", data, "--features", store, "--variant", "plain", "--c", "cv")
+    code, printed, err = p3d(capsys, *command, "--out", tmp_path / "out")
+    assert (code, err) == (0, [])
+    facts = read_result(tmp_path / "out").facts
+    assert facts["svm C"] == "cv"
+    assert len(facts["svm C chosen"]) == facts["tested videos"]["all"]
+    assert "SVMs, chosen by cross-validation on the training videos of each" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

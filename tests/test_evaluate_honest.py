@@ -124,6 +124,23 @@ def test_aslan_on_other_layers_and_in_view_1(tmp_path, capsys):
     told = footnotes(tmp_path / "out")
     assert "similarities on pool5; the paper's layers are prob, pool5, res5, res4" in told
     assert "View-1" in told
+    (chosen,) = read_result(tmp_path / "out").facts["svm C chosen"]
+    assert f"C = {chosen:g}, chosen by cross-validation on the training pairs" in told
+
+
+def test_the_constant_of_each_split_is_recorded(tmp_path, capsys):
+    data = write_ucf101(tmp_path / "ucf101")
+    store = official_store(tmp_path / "store", "ucf101", data)
+    command = ("evaluate", "ucf101", "--data", data, "--features", store, "--c", "cv", "--train-scores")
+    assert p3d(capsys, *command, "--out", tmp_path / "out")[0] == 0
+    facts = read_result(tmp_path / "out").facts
+    assert facts["svm C chosen"].keys() == facts["svm C chosen for training scores"].keys() == {"1", "2", "3"}
+    for split, c in facts["svm C chosen"].items():
+        assert f"split {split}: C = {c:g}, chosen by cross-validation on the training videos" in footnotes(
+            tmp_path / "out"
+        )
+    assert p3d(capsys, *command[:6], "--out", tmp_path / "fixed")[0] == 0
+    assert "svm C chosen" not in read_result(tmp_path / "fixed").facts
 
 
 def copied_store(folder, samples, contents, **info):

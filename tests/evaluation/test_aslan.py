@@ -199,6 +199,7 @@ def test_view_1_chooses_the_constant_within_its_training_part():
     c = choose_c(x[~test], same[~test].astype(np.int64), 2, jobs=1)
     plain = evaluate_aslan(features, first, second, same, fold, view=1, c=c, jobs=1)
     np.testing.assert_allclose(result.decisions, plain.decisions)
+    assert result.constants == plain.constants == (c,)
 
 
 def test_the_answer_of_a_test_fold_never_reaches_its_svm():
@@ -213,12 +214,14 @@ def test_the_constant_is_chosen_with_official_folds_kept_whole(monkeypatch):
     features, first, second, same, fold = benchmark(folds=3)
     seen = []
 
-    def fake(x_train, y, x_test, num_classes, *, c, groups, seed, jobs):
+    def fake(x_train, y, x_test, num_classes, *, c, groups, seed, jobs, on_constant):
+        on_constant(float(len(seen)))
         seen.append((c, sorted(set(groups.tolist())), seed))
         return np.stack([-x_test[:, 0], x_test[:, 0]], axis=1)
 
     monkeypatch.setattr(aslan, "svm_scores", fake)
-    evaluate_aslan(features, first, second, same, fold, c="cv", seed=7)
+    result = evaluate_aslan(features, first, second, same, fold, c="cv", seed=7)
+    assert result.constants == (0.0, 1.0, 2.0)  # fold by fold
     assert seen == [("cv", [1, 2], 7), ("cv", [0, 2], 7), ("cv", [0, 1], 7)]
 
 

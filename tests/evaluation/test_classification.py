@@ -12,6 +12,7 @@ from pseudo3d.evaluation.classification import (
     activitynet_values,
     class_columns,
     clip_hit_at_1,
+    constant_footnote,
     lacking_footnote,
     measurements_of,
     svm_split,
@@ -19,6 +20,8 @@ from pseudo3d.evaluation.classification import (
     video_hits,
 )
 from pseudo3d.evaluation.scores import Scores
+from pseudo3d.evaluation.svm import choose_c, l2_normalised
+from pseudo3d.evaluation.svm_solver import C_GRID
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("a", "b", "c", "d")
@@ -103,6 +106,22 @@ def test_classes_of_too_few_sources_for_folds_are_named(options, needed):
     with pytest.raises(Pseudo3dError, match=rf"1 classes have too few sources .*\(b: 1\).*needs {needed} here"):
         svm_split(one, features, NAMES, **options)
     svm_split(one, features, NAMES)
+
+
+def test_constants_that_cross_validation_chose_are_kept():
+    samples, features = random_set(np.random.default_rng(7))
+    run = svm_split(samples, features, NAMES, c="cv", train_scores=True)
+    train = [i for i, sample in enumerate(samples) if sample.split == "train"]
+    groups = [samples[i].group for i in train]
+    y = np.array([NAMES.index(samples[i].label) for i in train])
+    c = choose_c(l2_normalised(features)[train], y, len(NAMES), groups=groups)
+    assert run.chosen == c
+    assert set(run.chosen_in_folds) <= set(C_GRID)
+    assert len(run.chosen_in_folds) > 1
+    assert constant_footnote(run) == (f"C = {c:g}, chosen by cross-validation on the training videos",)
+    fixed = svm_split(samples, features, NAMES, c=c, train_scores=True)
+    np.testing.assert_array_equal(fixed.test.values, run.test.values)
+    assert (fixed.chosen, fixed.chosen_in_folds, constant_footnote(fixed)) == (None, (), ())
 
 
 def test_classes_without_a_test_video_are_told():

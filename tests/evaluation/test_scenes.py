@@ -9,6 +9,7 @@ from sklearn.svm import LinearSVC
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.evaluation.scenes import evaluate_scenes
+from pseudo3d.evaluation.svm import choose_c, l2_normalised
 
 
 def scenes(dim, classes=4, each=6, seed=0):
@@ -37,6 +38,15 @@ def test_leave_one_out_of_scikit_learn(plain, dim, classes):
     np.testing.assert_allclose(got, expected, atol=2e-5)
     indices = np.array([int(label.split()[1]) for label in labels])
     assert np.array_equal(evaluate_scenes(features, indices, plain=plain, jobs=1), got)
+
+
+def test_the_constant_of_each_left_out_video_is_told():
+    features, labels = scenes(12, classes=2)
+    told = []
+    evaluate_scenes(features, labels, plain=True, c="cv", seed=1, on_constant=told.append)
+    x, y = l2_normalised(features), np.array([int(label.split()[1]) for label in labels])
+    others = [np.delete(np.arange(len(y)), row) for row in range(len(y))]
+    assert told == [choose_c(x[rows], y[rows], 2, seed=1) for rows in others]
 
 
 def test_the_two_ways_differ():

@@ -288,17 +288,32 @@ def test_the_constant_is_chosen_on_training_rows_by_cross_validation(grouped):
     assert len(set(right)) > 1
     assert choose_c(x, y, 3, groups=groups, seed=2) == best
     test = pool5_like(40, 3, 60, seed=1)[0]
-    chosen = svm_scores(x, y, test, 3, c="cv", groups=groups, seed=2)
+    told = []
+    chosen = svm_scores(x, y, test, 3, c="cv", groups=groups, seed=2, on_constant=told.append)
+    assert told == [best]
     np.testing.assert_allclose(chosen, svm_scores(x, y, test, 3, c=best), atol=1e-9)
 
 
 def test_each_left_out_row_has_a_constant_of_its_own():
     x, y = pool5_like(24, 2, 30, noise=1.5)
-    got = leave_one_out_scores(x, y, 2, c="cv", seed=3)
+    told = []
+    got = leave_one_out_scores(x, y, 2, c="cv", seed=3, on_constant=told.append)
+    assert len(set(told)) > 1
     for row in range(24):
         others = np.delete(np.arange(24), row)
         constant = choose_c(x[others], y[others], 2, seed=3)
+        assert told[row] == constant
         np.testing.assert_allclose(got[row], exact(x[others], y[others], x[row : row + 1], constant)[0], atol=1e-4)
+
+
+def test_the_constants_of_folds_are_told():
+    x, y = pool5_like(60, 3, 40, noise=1.5)
+    told = []
+    got = out_of_fold_scores(x, y, 3, c="cv", folds=4, seed=5, on_constant=told.append)
+    folds = list(StratifiedGroupKFold(4, shuffle=True, random_state=5).split(x, y, np.arange(60)))
+    assert told == [choose_c(x[train], y[train], 3, seed=5) for train, _ in folds]
+    for (train, test), constant in zip(folds, told, strict=True):
+        np.testing.assert_allclose(got[test], exact(x[train], y[train], x[test], constant), atol=1e-3)
 
 
 def test_normalisations():

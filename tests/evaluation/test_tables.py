@@ -3,6 +3,9 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -160,7 +163,7 @@ def test_a_mean_of_three_splits_stands_as_it_is():
     table = build_table("table3", [result(accuracy_1=0.851, accuracy_2=0.85, accuracy_3=0.84, accuracy_mean=0.847)])
     assert own(table) == [["mine", "84.7%", "-", "measured"]]
     assert table.footnotes == ()
-    assert table.rows[-1].group == "Measured here"
+    assert table.rows[-1].group == "Measured here: linear SVM on the representation"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,25 @@ def test_digits_and_errors_are_those_of_the_column():
     table = build_table("table1", [sizes])
     assert own(table) == [["mine", "94.9 MB", "90.5 MiB", "12.3 frame/s", "-", "measured"]]
     assert table.columns == ("Model size", "In MiB", "Speed", "Accuracy")
+
+
+def test_rows_say_which_way_they_came_to_a_class():
+    shares = {"top-1": 0.7, "top-3": 0.8, "mAP": 0.75}
+    rows = [result("activitynet-network", "one", **shares), result("activitynet-svm", "two", **shares),
+            result("activitynet-network", "three", **shares)]  # fmt: skip
+    table = build_table("table4", rows)
+    assert "SVM" not in table.title
+    own_class = "Measured here: the network's own class scores"
+    svm = "Measured here: linear SVM on the representation"
+    assert [(row.method, row.group) for row in table.rows[5:]] == [
+        ("one", own_class),
+        ("three", own_class),
+        ("two", svm),
+    ]
+    assert table.text().count(own_class) == 1
+    fused = result("fusion", accuracy_1=0.9, facts={"data": "ucf101"})
+    assert build_table("table3", [fused]).rows[-1].group == "Measured here: late fusion"
+    assert build_table("table5", [result("aslan", accuracy=0.8)]).rows[-1].group == "Measured here"
 
 
 def test_scenes_of_one_network_share_a_row():
@@ -314,12 +336,60 @@ def test_latex_is_balanced_and_escaped():
         body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
         rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) + 1}
-        assert not re.search(r"(?<!\\)[#$%]", text.replace(r"$\pm$", ""))
+        assert not re.search(r"(?<!\\)[#$%]", text.replace(r"$\pm$", "").replace("{!}{%\n", ""))
         assert not any(row.startswith("[") for row in rows)  # \\ would take it for a length
-    assert (
-        r"a\_b \& c\textbar{}d \textbackslash{} 100\% \#1 {[}31m\{x\} \textless{}b\textgreater{}" in awkward().latex()
-    )
+    for text in (r"a\_b \& c\textbar{}d \textbackslash{} 100\% \#1 {[}31m\{x\}", r"\textless{}b\textgreater{}"):
+        assert text in awkward().latex()
     assert r"\begin{tabular}{lrrl}" in awkward().latex()
+
+
+def test_latex_numbers_tables_itself():
+    assert r"\caption{Scene recognition, one video left out at a time (P3D paper, section 5, Table 6)}" in (
+        build_table("table6").latex()
+    )
+    assert r"\caption{C3D on UCF101 (C3D talk, slide Results on UCF-101)}" in build_table("table_c3d_ucf101").latex()
+
+
+def test_latex_leaves_signs_as_they_are():
+    noted = result("aslan", accuracy=0.8, footnotes=('"not same" ("x"): p3d extract --mirror --- a/b_c',))
+    assert r"``not same'' (``x''): p3d extract -{}-mirror -{}-{}- a/\allowbreak{}b\_\allowbreak{}c\par" in (
+        build_table("table5", [noted]).latex()
+    )
+    starred = build_table("table5", [result("aslan", name="*new* ≥ 1", accuracy=0.8)]).latex()
+    assert "\n" + r"{*}new{*} $\geq$ 1 & linear" in starred
+
+
+def test_long_names_take_several_lines_in_latex():
+    text = build_table("table5", [result("aslan", name=12 * "name ", accuracy=0.8)]).latex()
+    lines = " ".join(7 * ["name"]), " ".join(5 * ["name"])
+    assert rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{lines[0]} \\ {lines[1]}\end{{tabular}} & linear &" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_pdflatex_sets_every_table_within_its_line(tmp_path):
+    notes = (f'3 videos left out (/data/{30 * "folder_"}x.avi: \\z --- ~ ^ $x$ {{y}} "q" ?` <a> #1)',)
+    name = "a_b & c|d \\ 100% #1 {x} <b> `q` ~^$ *s* – “é” ß € µ × ± ≥ → file--x it's"
+    numbers = {"table1": [("speed, clips/s", 9.0)], "table2": [("video hit@5", 0.9)], "table4": [("mAP", 0.7)],
+               "table_c3d_runtime": [("speed, frames/s", 500.0)]}  # fmt: skip
+    facts = {"architecture": {"name": "c3d"}, "usage": "2 cores of some processor with a long name"}
+    texts = []
+    for table, layout in TABLES.items():
+        own_facts = {} if table == "table1" else facts
+        measured = network(numbers.get(table, [("accuracy", 0.8, "mean")]), layout.protocols[0], facts=own_facts)
+        texts += [
+            build_table(table).latex(),
+            build_table(table, [replace(measured, name=name, footnotes=notes)]).latex(),
+        ]
+    each_split = network([("accuracy", 0.8, split) for split in ("1", "2", "3", "mean")], "hmdb51-svm", footnotes=notes)
+    texts.append(build_table(OWN, [each_split, result("kinetics", "*x*", **{"top-1": 0.7})]).latex())
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    pages = "\\clearpage\n".join(texts)
+    (tmp_path / "all.tex").write_text(f"{head}\n{pages}\\end{{document}}\n", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert f"({len(texts)} pages" in " ".join(done.stdout.split())
 
 
 def test_csv_has_bare_numbers():

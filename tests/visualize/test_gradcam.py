@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import map_coordinates
 from tiny import mistake, p3d, slim_c3d
 from videos import numbered, write_video
 
@@ -35,8 +36,12 @@ def clips():
     return 40 * torch.randn(2, 3, 16, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def enlarged(maps, clips):
-    return F.interpolate(maps[:, None], size=clips.shape[2:], mode="trilinear", align_corners=False)[:, 0]
+def enlarged(maps, clips, *centres):
+    """Each place of the clips between the nearest cells, by SciPy; ``centres``: first and step of each axis."""
+    axes = [(np.arange(n) - first) / step for n, (first, step) in zip(clips.shape[2:], centres, strict=True)]
+    places = np.meshgrid(*axes, indexing="ij")
+    found = [map_coordinates(one, places, order=1, mode="nearest") for one in maps.detach().double().numpy()]
+    return torch.from_numpy(np.stack(found)).float()
 
 
 @torch.no_grad()
@@ -47,7 +52,7 @@ def test_on_res5_it_is_the_head_over_the_number_of_places(network, clips):
     rows = network.fc.weight[targets] / activations[0, 0].numel()
     expected = torch.einsum("nk,nkthw->nthw", rows, activations).relu()
     found = grad_cam(network, clips, targets)
-    torch.testing.assert_close(found, enlarged(expected, clips), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found, enlarged(expected, clips, (7.5, 16), (2, 32), (2, 32)), rtol=1e-4, atol=1e-7)
     assert found.max() > 0
 
 
@@ -61,7 +66,7 @@ def test_on_res4_it_is_the_gradient_of_the_layers_above(network, clips):
     weights = gradient.mean(dim=(2, 3, 4))
     expected = torch.einsum("nk,nkthw->nthw", weights, activations.detach()).relu()
     found = grad_cam(network, clips, torch.tensor([2, 0]), layer="res4")
-    torch.testing.assert_close(found, enlarged(expected, clips), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found, enlarged(expected, clips, (3.5, 8), (2, 16), (2, 16)), rtol=1e-4, atol=1e-7)
     assert (found[:, 0] - found[:, -1]).abs().max() > 0  # it has a time
 
 
@@ -85,12 +90,43 @@ def test_c3d():
     (gradient,) = torch.autograd.grad(features["logits"][0, 2], activations)
     expected = (gradient.mean(dim=(2, 3, 4))[0, :, None, None, None] * activations[0].detach()).sum(0).relu()
     found = grad_cam(model, clips, torch.tensor([2]), layer="conv5b")
-    torch.testing.assert_close(found, enlarged(expected[None], clips), rtol=1e-4, atol=1e-8)
+    evenly = F.interpolate(expected[None, None], size=clips.shape[2:], mode="trilinear")[0]
+    torch.testing.assert_close(found, evenly, rtol=1e-4, atol=1e-8)
 
 
-def test_frame_network_has_a_map_a_frame():
-    model = create_model("resnet14", num_classes=2).eval()
-    assert grad_cam(model, torch.randn(1, 3, 3, 64, 64), torch.tensor([1])).shape == (1, 3, 64, 64)
+@pytest.fixture(scope="module", params=["caffe", "torchvision"])
+def frame_network(request):
+    torch.manual_seed(1)
+    return create_model("resnet14", num_classes=3, style=request.param).eval()
+
+
+@torch.no_grad()
+def test_frame_network_on_res5_is_its_head_frame_by_frame(frame_network):
+    """The score is the mean over frames and places of what fc says of each."""
+    clips = torch.randn(2, 3, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    targets = torch.tensor([1, 2])
+    activations = frame_network.forward_features(clips, ("res5",))["res5"]
+    rows = frame_network.fc.weight[targets] / activations[0, 0].numel()
+    expected = torch.einsum("nk,nkthw->nthw", rows, activations).relu()
+    first = 2 if frame_network.stem.style == "caffe" else 0
+    found = grad_cam(frame_network, clips, targets)
+    assert found.max() > 0
+    assert (found[:, 0] - found[:, 1]).abs().max() > 0
+    torch.testing.assert_close(found, enlarged(expected, clips, (0, 1), (first, 32), (first, 32)), rtol=1e-4, atol=1e-8)
+    alone = grad_cam(frame_network, clips[:, :, 1:2], targets)  # of three frames, each has a third of the score
+    torch.testing.assert_close(found[:, 1:2], alone / 3, rtol=1e-3, atol=1e-8)
+
+
+def test_frame_network_on_res4_is_the_gradient_of_the_layers_above(frame_network):
+    clips = torch.randn(1, 3, 1, 64, 96, generator=torch.Generator().manual_seed(3))
+    activations = frame_network.forward_features(clips, ("res4",))["res4"].detach()[:, :, 0].requires_grad_()
+    score = frame_network.fc(frame_network.res5(activations, 1).mean(dim=(2, 3)))[0, 0]
+    (gradient,) = torch.autograd.grad(score, activations)
+    expected = (gradient.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1).relu()
+    first = 2 if frame_network.stem.style == "caffe" else 0
+    found = grad_cam(frame_network, clips, torch.tensor([0]), layer="res4")
+    wanted = enlarged(expected[:, None], clips, (0, 1), (first, 16), (first, 16))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-8)
 
 
 def test_layers_without_places(network, clips):

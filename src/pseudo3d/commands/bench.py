@@ -41,7 +41,7 @@ def tables(
     Args:
         runs: folders of p3d evaluate or p3d bench, or folders of such folders.
         table: one of them: table1 to table6, table_c3d_ucf101, table_c3d_runtime, or results (the runs' numbers alone).
-        format: of what is printed. LaTeX needs the package booktabs.
+        format: of what is printed. LaTeX needs the packages booktabs and graphicx.
         out: also write each table into this folder, as .md, .tex and .csv.
     """
     from pseudo3d.evaluation.tables import OWN, TABLES, Table, build_table, save_table, tables_for

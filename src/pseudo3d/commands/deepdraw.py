@@ -1,6 +1,7 @@
 """``p3d visualize deepdraw``."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,6 +9,9 @@ import tyro
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.progress import Progress, TaskID
+
+    from pseudo3d.visualize.deepdraw import Step
 
 
 def run(args: Sequence[str]) -> int:
@@ -56,20 +60,12 @@ def deepdraw(
     """
     from dataclasses import replace
 
-    from rich.progress import TaskID
-
     from pseudo3d.commands.explained import class_number, class_stem, class_title, open_to_explain
     from pseudo3d.commands.output import progress_bar
-    from pseudo3d.errors import Pseudo3dError
-    from pseudo3d.visualize.deepdraw import OCTAVES, Step
+    from pseudo3d.visualize.deepdraw import OCTAVES
     from pseudo3d.visualize.deepdraw import deepdraw as draw
 
-    if not classes:
-        raise Pseudo3dError("name at least one class; see p3d visualize deepdraw --help")
-    if not 0 < iterations <= 100 or jitter < 0 or not 0 <= time_blur <= 100:
-        raise Pseudo3dError("--iterations must be above 0 and at most 100, --jitter and --time-blur not below 0")
-    if not formats or not 1 <= fps <= 50:  # before minutes of work
-        raise Pseudo3dError(f"--formats needs at least one of gif, mp4, png, and --fps 1 to 50, got {fps:g}")
+    _check(classes, iterations, jitter, time_blur, formats, fps)  # before minutes of work
     network = open_to_explain(model, weights, class_names, device)
     targets = list(dict.fromkeys(class_number(network, word) for word in classes))
     octaves = [replace(each, iterations=max(1, round(each.iterations * iterations))) for each in OCTAVES]
@@ -78,24 +74,41 @@ def deepdraw(
         for target in targets:
             title = class_title(network, target)
             task = bar.add_task(title, total=sum(octave.iterations for octave in octaves), note="")
-            last = Step(0, 0, 0.0, 0.0)
-
-            def on_step(step: Step, task: TaskID = task) -> None:
-                nonlocal last
-                last = step
-                bar.update(task, completed=step.done, note=f"{step.probability:.1%}")
-
-            frames = draw(
-                network, target, octaves=octaves, jitter=jitter, time_blur=time_blur, seed=seed, on_step=on_step
-            )
-            stem = out / class_stem(network, target)
-            _write(frames, stem, formats, fps)
-            print(f"{stem}.{{{','.join(formats)}}}: {title}, probability {last.probability:.1%} at the last step")
+            told = _Told(bar, task)
+            frames = draw(network, target, octaves=octaves, jitter=jitter, time_blur=time_blur, seed=seed, on_step=told)
+            files = _write(frames, out / class_stem(network, target), formats, fps)
+            print(f"{files}: {title}, probability {told.probability:.1%} at the last step")
     return 0
 
 
-def _write(frames: "np.ndarray", stem: Path, formats: Sequence[str], fps: float) -> None:
-    """The files of one class; a class may have a dot in its name."""
+@dataclass
+class _Told:
+    """Shows each step on the bar, and keeps the probability of the last one."""
+
+    bar: "Progress"
+    task: "TaskID"
+    probability: float = 0.0
+
+    def __call__(self, step: "Step") -> None:
+        self.probability = step.probability
+        self.bar.update(self.task, completed=step.done, note=f"{step.probability:.1%}")
+
+
+def _check(
+    classes: Sequence[str], iterations: float, jitter: int, time_blur: float, formats: Sequence[str], fps: float
+) -> None:
+    from pseudo3d.errors import Pseudo3dError
+
+    if not classes:
+        raise Pseudo3dError("name at least one class; see p3d visualize deepdraw --help")
+    if not 0 < iterations <= 100 or jitter < 0 or not 0 <= time_blur <= 100:
+        raise Pseudo3dError("--iterations must be above 0 and at most 100, --jitter and --time-blur not below 0")
+    if not formats or not 1 <= fps <= 50:
+        raise Pseudo3dError(f"--formats needs at least one of gif, mp4, png, and --fps 1 to 50, got {fps:g}")
+
+
+def _write(frames: "np.ndarray", stem: Path, formats: Sequence[str], fps: float) -> str:
+    """Write the files of one class, which may have a dot in its name; what they are called."""
     from pseudo3d.visualize import animation
 
     if "gif" in formats:
@@ -104,3 +117,4 @@ def _write(frames: "np.ndarray", stem: Path, formats: Sequence[str], fps: float)
         animation.save_mp4(frames, stem.with_name(f"{stem.name}.mp4"), fps=fps)
     if "png" in formats:
         animation.save_sheet(frames, stem.with_name(f"{stem.name}.png"))
+    return f"{stem}.{{{','.join(formats)}}}"

@@ -1,6 +1,6 @@
 """Classification protocols as they run: lists, stores and checks in, a result out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
-from pseudo3d.commands.protocol_sets import check_weights, notes_of
+from pseudo3d.commands.protocol_sets import check_weights, check_weights_differ, notes_of, refuse_same_weights
 from pseudo3d.commands.protocol_source import Source, Wanted, departures, listed_once, open_store
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ class Protocol:
         dead_links: videos of the list that nobody has any more are no error.
         own_classes: the data's classes need not be all of the network's, nor in its order.
         asked: what else decides the result, in JSON types.
+        seed: of the sampler "random".
+        parts_apart: the official lists may have parts of one file on several sides, as they may have whole videos of
+            one source: the set's notes count them.
     """
 
     name: str
@@ -74,12 +77,19 @@ class Protocol:
     dead_links: bool = False
     own_classes: bool = False
     asked: Mapping[str, Any] | None = None
+    seed: int = 0
+    parts_apart: bool = False
 
     @property
     def wanted(self) -> Wanted:
         """Of a store."""
         layers = ("prob",) if self.svm is None else (self.svm.layer,)
-        return Wanted(layers, per_clip=self.svm is None and self.clip_hits, sampler=self.sampler)
+        return Wanted(layers, per_clip=self.svm is None and self.clip_hits, sampler=self.sampler, seed=self.seed)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The splits whose videos are used."""
+        return (self.tested,) if self.svm is None else ("train", self.tested)
 
 
 def classify(protocol: Protocol, source: Source) -> Finished:
@@ -88,7 +98,7 @@ def classify(protocol: Protocol, source: Source) -> Finished:
     Raises:
         Pseudo3dError: options, lists, videos or features that cannot be used, or a result that would mislead.
     """
-    from pseudo3d.evaluation.classification import lacking_footnote
+    from pseudo3d.evaluation.classification import constant_footnote, lacking_footnote
     from pseudo3d.evaluation.representations import check_same_network
 
     svm = protocol.svm
@@ -99,10 +109,10 @@ def classify(protocol: Protocol, source: Source) -> Finished:
         asked |= {"layer": svm.layer, "c": svm.c, "train_scores": svm.train_scores}
     check_out(source.out, protocol.name, asked)
     sets = {split: protocol.read(split) for split in protocol.splits}
-    footnotes = dict.fromkeys(note for each in sets.values() for note in notes_of(each, source, protocol.dead_links))
+    footnotes = dict.fromkeys(_notes_of_all(sets, protocol, source))
     check_sides_of(sets, protocol, source)
     if svm is not None:
-        videos = listed_once([each.samples for each in sets.values()], ("train", protocol.tested))
+        videos = listed_once([each.samples for each in sets.values()], protocol.sides)
         stores = [open_store(source, videos, protocol.wanted)] * len(sets)
     else:
         several = len(sets) > 1
@@ -112,52 +122,43 @@ def classify(protocol: Protocol, source: Source) -> Finished:
         ]
     check_same_network(stores, same_weights=False)
     if svm is None:
-        _check_own_networks(stores)
+        refuse_same_weights((store.location, store.info.get("weights")) for store in stores)
     runs = {}
     for (split, each), store in zip(sets.items(), stores, strict=True):
         runs[split], more = _run(protocol, each, store, source)
-        more += lacking_footnote(runs[split])
+        more += (*lacking_footnote(runs[split]), *constant_footnote(runs[split]))
         footnotes |= dict.fromkeys(f"split {split}: {note}" if len(sets) > 1 else note for note in more)
     return _finished(protocol, source, stores, sets, runs, asked, tuple(footnotes))
 
 
-def _check_own_networks(stores: "Sequence[FeatureStore]") -> None:
-    """Refuse one network for several splits: it has seen test videos of the others.
-
-    Raises:
-        Pseudo3dError: two stores are of the same weights.
-    """
-    from pseudo3d.errors import Pseudo3dError
-
-    seen: dict[str, str] = {}
-    for store in stores:
-        weights = store.info.get("weights")
-        if weights is not None and weights in seen:
-            raise Pseudo3dError(
-                f"{seen[weights]} and {store.location} are of the same weights: a network that was trained on one "
-                "split has seen test videos of the others; give each split its own, or fewer --splits"
-            )
-        seen[str(weights)] = store.location
+def _notes_of_all(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source: Source) -> Iterator[str]:
+    """What is to be said of the sets; of which split it is said, where not the same videos are missing from all."""
+    missing = {split: each.missing_from(protocol.sides) for split, each in sets.items()}
+    differ = len(set(map(frozenset, missing.values()))) > 1
+    for split, each in sets.items():
+        for note in notes_of(each, source, protocol.dead_links, missing[split]):
+            yield f"split {split}: {note}" if differ and note not in each.notes else note
 
 
 def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source: Source) -> None:
     """What can be refused before hours of extraction.
 
     Raises:
-        Pseudo3dError: no video to test on, one on both sides, weights that were trained on one, or a network for other
-            classes.
+        Pseudo3dError: no video to test on, one on both sides, weights that were trained on one, one network for several
+            splits, or a network for other classes.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.honesty import check_sides
 
     for number, official in enumerate(sets.values()):
-        check_sides(official.samples.samples)
+        check_sides(official.samples.samples, parts_apart=protocol.parts_apart)
         tested = official.samples.split(protocol.tested)
         if not tested.samples:
             raise Pseudo3dError(f"{official.title}: no video is in the split {protocol.tested!r}")
         check_weights(source, tested, number if protocol.svm is None else 0)
         if protocol.svm is None and source.weights and source.class_names is None:
             _check_classes(protocol, Path(source.weights[number]), tested)
+    check_weights_differ(source)
 
 
 def _check_classes(protocol: Protocol, weights: Path, tested: "SampleList") -> None:
@@ -183,7 +184,7 @@ def _run(
     svm, root = protocol.svm, official.samples.root
     if svm is None:
         return _network(protocol, official.samples.split(protocol.tested), store, source)
-    sides = tuple(sample for sample in official.samples.samples if sample.split in ("train", protocol.tested))
+    sides = tuple(sample for sample in official.samples.samples if sample.split in protocol.sides)
     found = read_representations(
         store, replace(official.samples, samples=sides), (svm.layer,), allow_missing=source.allow_missing
     )
@@ -254,6 +255,7 @@ def _finished(
         "asked": asked,
         "classifier": "network" if protocol.svm is None else "linear SVM",
         **({} if protocol.svm is None else {"layer": protocol.svm.layer, "svm C": protocol.svm.c}),
+        **_chosen(runs),
         "classes": len(next(iter(sets.values())).samples.class_names),
         "tested videos": {split or "all": len(run.test.videos) for split, run in runs.items()},
         "sets": [each.title for each in sets.values()],
@@ -269,6 +271,14 @@ def _finished(
     name = source.called(stores[0])
     figures = confusion_of(scores, name)
     return Finished(source.out, Result(protocol.name, name, measurements, facts, footnotes), scores, figures)
+
+
+def _chosen(runs: "Mapping[str, SplitScores]") -> dict[str, Any]:
+    """The constants that cross-validation chose, by split; nothing where none were."""
+    chosen = {split or "all": run.chosen for split, run in runs.items() if run.chosen is not None}
+    in_folds = {split or "all": list(run.chosen_in_folds) for split, run in runs.items() if run.chosen_in_folds}
+    facts = {"svm C chosen": chosen, "svm C chosen for training scores": in_folds}
+    return {name: found for name, found in facts.items() if found}
 
 
 def facts_of(stores: "Sequence[FeatureStore]") -> dict[str, Any]:

@@ -34,19 +34,17 @@ def evaluate_pairs(
         Pseudo3dError: options, lists, videos or features that cannot be used.
     """
     from pseudo3d.data.official.aslan import read_aslan
-    from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.aslan import evaluate_aslan
     from pseudo3d.evaluation.honesty import check_not_trained_on, left_out_footnote
     from pseudo3d.evaluation.metrics import roc_curve
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.results import Measurement, Result
+    from pseudo3d.evaluation.svm_solver import chosen_footnote
     from pseudo3d.visualize.roc import plot_roc
 
     source.check()
     check_constant(c)
-    wanted = Wanted(tuple(dict.fromkeys(name.strip() for name in layers.split(",") if name.strip())))
-    if not wanted.layers:
-        raise Pseudo3dError("--layers names no layer; the paper's are prob,pool5,res5,res4")
+    wanted = _wanted(layers)
     asked: dict[str, Any] = {"layers": list(wanted.layers), "c": c, "view": view, "standardise": standardise}
     asked |= {**data.asked(), **source.asked()}
     check_out(source.out, "aslan", asked)
@@ -61,12 +59,14 @@ def evaluate_pairs(
         found.features, kept.first, kept.second, kept.same, kept.fold, c=c, view=view, standardise=standardise
     )
     notes += (*left_out_footnote(found.left_out), *dropped, *departures(store, wanted))
-    notes += _departures(wanted.layers, view, standardise)
+    chosen = said.constants if c == "cv" else ()
+    notes += (*_departures(wanted.layers, view, standardise), *chosen_footnote(chosen, "pairs"))
     facts = {
         "asked": asked,
         "classifier": "linear SVM",
         "layers": list(wanted.layers),
         "svm C": c,
+        **({"svm C chosen": list(chosen)} if chosen else {}),
         "pairs": {"all": len(pairs.same), "used": len(kept.same), "tested": len(said.decisions)},
         "accuracies": list(map(float, said.accuracies)),
         "error": "standard error of the mean over folds",
@@ -77,6 +77,15 @@ def evaluate_pairs(
     result = Result("aslan", row, numbers, facts, tuple(dict.fromkeys(notes)))
     curve = (row, *roc_curve(said.decisions, said.same), said.auc)
     return Finished(source.out, result, {"": _scores(kept, said)}, {"roc": plot_roc([curve])})
+
+
+def _wanted(layers: str) -> Wanted:
+    from pseudo3d.errors import Pseudo3dError
+
+    names = tuple(dict.fromkeys(name.strip() for name in layers.split(",") if name.strip()))
+    if not names:
+        raise Pseudo3dError("--layers names no layer; the paper's are prob,pool5,res5,res4")
+    return Wanted(names)
 
 
 def _departures(layers: tuple[str, ...], view: Literal[1, 2], standardise: bool) -> tuple[str, ...]:

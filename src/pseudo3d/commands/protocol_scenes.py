@@ -10,6 +10,8 @@ from pseudo3d.commands.protocol_source import Source, Wanted, departures, open_s
 
 if TYPE_CHECKING:
     from pseudo3d.data.official import OfficialSet
+    from pseudo3d.evaluation.representations import Representations
+    from pseudo3d.evaluation.scores import Scores
     from pseudo3d.features.store import FeatureStore
 
 Variant = Literal["plain", "authors"]
@@ -39,12 +41,11 @@ def leave_one_out(
     Raises:
         Pseudo3dError: options, lists, videos or features that cannot be used.
     """
-    from pseudo3d.evaluation.classification import accuracy, measurements_of, truth_of
+    from pseudo3d.evaluation.classification import accuracy, measurements_of
     from pseudo3d.evaluation.honesty import check_copies, check_not_trained_on, left_out_footnote
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.results import Result
-    from pseudo3d.evaluation.scenes import evaluate_scenes
-    from pseudo3d.evaluation.scores import Scores
+    from pseudo3d.evaluation.svm_solver import chosen_footnote
 
     source.check()
     check_constant(c)
@@ -59,15 +60,15 @@ def leave_one_out(
     found = read_representations(store, official.samples, ("pool5",), allow_missing=source.allow_missing)
     notes += check_not_trained_on(store.info, found.samples, root=official.samples.root, sources=found.sources)
     notes += check_copies(found.samples, found.sources)
-    truth = truth_of(found.samples, names)
-    _check_classes(names, truth.sum(axis=0))
-    values = evaluate_scenes(found.features["pool5"], truth.argmax(axis=1), plain=variant == "plain", c=c)
-    scores = {"": Scores(tuple(each.path for each in found.samples), names, truth, values, "decision")}
+    said, chosen = _scored(found, names, variant, c)
+    scores = {"": said}
+    notes += chosen_footnote(chosen, "videos")
     facts = {
         "asked": asked,
         "classifier": "linear SVM, one video left out at a time",
         "layer": "pool5",
         "svm C": c,
+        **({"svm C chosen": chosen} if chosen else {}),
         "variant": variant,
         "classes": len(names),
         "tested videos": {"all": len(found.samples)},
@@ -75,8 +76,25 @@ def leave_one_out(
         **facts_of([store]),
     }
     row, notes = source.called(store), (*notes, *left_out_footnote(found.left_out))
-    result = Result(name, row, measurements_of({"": accuracy(scores[""])}), facts, tuple(dict.fromkeys(notes)))
+    result = Result(name, row, measurements_of({"": accuracy(said)}), facts, tuple(dict.fromkeys(notes)))
     return Finished(source.out, result, scores, confusion_of(scores, row))
+
+
+def _scored(
+    found: "Representations", names: tuple[str, ...], variant: Variant, c: Constant
+) -> "tuple[Scores, list[float]]":
+    """The scores of every video; and, where cross-validation chose the constant, that of each one's SVM."""
+    from pseudo3d.evaluation.classification import truth_of
+    from pseudo3d.evaluation.scenes import evaluate_scenes
+    from pseudo3d.evaluation.scores import Scores
+
+    truth, constants = truth_of(found.samples, names), list[float]()
+    _check_classes(names, truth.sum(axis=0))
+    values = evaluate_scenes(
+        found.features["pool5"], truth.argmax(axis=1), plain=variant == "plain", c=c, on_constant=constants.append
+    )
+    scores = Scores(tuple(each.path for each in found.samples), names, truth, values, "decision")
+    return scores, constants if c == "cv" else []
 
 
 def _check_classes(names: Sequence[str], counts: Iterable[int]) -> None:

@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from pseudo3d.visualize.report.writing import Written
 
 _NAMED = 10  # failed videos; the page says of every one why
 
@@ -70,6 +73,12 @@ def report(
             on_start=lambda total: bar.update(task, total=total),
             on_video=lambda: bar.advance(task),
         )
+    _tell(written)
+    return 1 if written.failures else 0
+
+
+def _tell(written: "Written") -> None:
+    """What came of it, and what could not be shown."""
     for name, reason in written.no_maps.items():
         print(f"p3d: no map of {name}: {reason}", file=sys.stderr)
     for reason in list(written.failures.values())[:_NAMED]:
@@ -82,4 +91,3 @@ def report(
         )
     size = written.page.stat().st_size / 1e6
     print(f"{written.page}: {size:.1f} MB, {written.videos} videos, {written.playable} of them with a clip")
-    return 1 if written.failures else 0

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -200,6 +200,7 @@ class AslanResult:
         decisions: (tested,), decision values; above 0 is "same".
         same: (tested,), the truth.
         tested: (tested,), the places of the tested pairs among those given; all of them in View-2.
+        constants: of each test fold's SVM.
     """
 
     accuracies: Float64[np.ndarray, "folds"]
@@ -209,6 +210,7 @@ class AslanResult:
     decisions: Float64[np.ndarray, "tested"]
     same: Bool[np.ndarray, "tested"]
     tested: Int64[np.ndarray, "tested"]
+    constants: tuple[float, ...]
 
 
 def evaluate_aslan(
@@ -257,20 +259,31 @@ def evaluate_aslan(
     if not len(first) == len(second) == len(same) == len(fold):
         lengths = f"{len(first)} first and {len(second)} second videos, {len(same)} labels, {len(fold)} folds"
         raise Pseudo3dError(f"each pair needs two videos, a label and a fold, got {lengths}")
-    tests = _test_folds(fold, view)
-    sides = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in tests]
-    _check_sides(same, sides, tests)
+    sides = _sides(same, fold, view)
     raw = pair_similarities(features, first, second, jobs=jobs)
-    decisions = np.full(len(fold), np.nan)
+    decisions, constants = np.full(len(fold), np.nan), list[float]()
     for train, test in sides:
         x, y = l2_normalised(_standardised(raw, train) if standardise else raw), same[train].astype(np.int64)
         groups = fold[train] if np.ptp(fold[train]) else None  # one training fold has to be parted itself
-        decisions[test] = svm_scores(x[train], y, x[test], 2, c=c, groups=groups, seed=seed, jobs=jobs)[:, 1]
+        options: dict[str, Any] = {"c": c, "groups": groups, "seed": seed, "jobs": jobs}
+        decisions[test] = svm_scores(x[train], y, x[test], 2, **options, on_constant=constants.append)[:, 1]
     accuracies = np.array([((decisions[test] > 0) == same[test]).mean() for _, test in sides])
     mean, error = mean_and_error(accuracies) if len(accuracies) > 1 else (float(accuracies[0]), None)
     tested = np.sort(np.concatenate([test for _, test in sides]))
     auc = roc_auc(decisions[tested], same[tested])
-    return AslanResult(accuracies, mean, error, auc, decisions[tested], same[tested], tested)
+    return AslanResult(accuracies, mean, error, auc, decisions[tested], same[tested], tested, tuple(constants))
+
+
+def _sides(same: np.ndarray, fold: np.ndarray, view: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and test pairs of each SVM.
+
+    Raises:
+        Pseudo3dError: folds that are none, or without both answers.
+    """
+    tests = _test_folds(fold, view)
+    sides = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in tests]
+    _check_sides(same, sides, tests)
+    return sides
 
 
 def _standardised(x: np.ndarray, train: np.ndarray) -> np.ndarray:

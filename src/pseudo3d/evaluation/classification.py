@@ -5,7 +5,7 @@ activations, L2-normalised. Both end in ``Scores``, of which each protocol count
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pseudo3d.evaluation.metrics import classes_without_positives, hit_at_k, hit
 from pseudo3d.evaluation.results import Measurement
 from pseudo3d.evaluation.scores import Scores
 from pseudo3d.evaluation.svm import l2_normalised, out_of_fold_scores, svm_scores
+from pseudo3d.evaluation.svm_solver import chosen_footnote
 
 Constant = float | Literal["cv"]
 Measure = Callable[[Scores], dict[str, float]]
@@ -31,11 +32,15 @@ class SplitScores:
         test: scores of the test side.
         train: of the training side, each video's by a classifier that did not see it; None unless asked for.
         values: metric to value, each 0..1.
+        chosen: the constant of the SVM, where cross-validation chose it.
+        chosen_in_folds: those of the SVMs that scored the training side.
     """
 
     test: Scores
     values: Mapping[str, float]
     train: Scores | None = None
+    chosen: float | None = None
+    chosen_in_folds: tuple[float, ...] = ()
 
 
 def truth_of(samples: Iterable[Sample], class_names: Sequence[str]) -> Bool[np.ndarray, "videos classes"]:
@@ -118,6 +123,11 @@ def lacking_footnote(run: SplitScores) -> tuple[str, ...]:
     return (f"{lacking} of {len(run.test.class_names)} classes have no test video and are not in the mAP",)
 
 
+def constant_footnote(run: SplitScores) -> tuple[str, ...]:
+    """What a table says of the SVM's constant, where cross-validation chose it."""
+    return chosen_footnote([] if run.chosen is None else [run.chosen], "videos")
+
+
 def svm_split(
     samples: Sequence[Sample],
     features: Float[np.ndarray, "videos dim"],
@@ -154,11 +164,7 @@ def svm_split(
         >>> svm_split(samples, features, ("left", "right")).values
         {'accuracy': 1.0}
     """
-    sides = np.array([sample.split or "" for sample in samples])
-    train, test = np.flatnonzero(sides == "train"), np.flatnonzero(sides == tested)
-    for name, side in (("train", train), (tested, test)):
-        if len(side) == 0:
-            raise Pseudo3dError(f"no video with features is in the split {name!r}; both sides are needed")
+    train, test = _sides(samples, tested)
     truth = truth_of(samples, class_names)
     lacking = [class_names[int(i)] for i in np.flatnonzero(truth[train].sum(axis=0) == 0)]
     if lacking:
@@ -171,13 +177,25 @@ def svm_split(
     if (y.sum(axis=1) == 1).all():
         y = y.argmax(axis=1)
     n = len(class_names)
-    scores = _scores(
-        samples, test, class_names, truth, svm_scores(x[train], y, x[test], n, c=c, groups=groups, seed=seed)
-    )
+    used, used_in_folds = list[float](), list[float]()
+    values = svm_scores(x[train], y, x[test], n, c=c, groups=groups, seed=seed, on_constant=used.append)
+    scores = _scores(samples, test, class_names, truth, values)
+    run = SplitScores(scores, measure(scores), chosen=used[0] if c == "cv" else None)
     if not train_scores:
-        return SplitScores(scores, measure(scores))
-    held_out = out_of_fold_scores(x[train], y, n, c=c, groups=groups, seed=seed)
-    return SplitScores(scores, measure(scores), _scores(samples, train, class_names, truth, held_out))
+        return run
+    values = out_of_fold_scores(x[train], y, n, c=c, groups=groups, seed=seed, on_constant=used_in_folds.append)
+    held_out = _scores(samples, train, class_names, truth, values)
+    return replace(run, train=held_out, chosen_in_folds=tuple(used_in_folds) if c == "cv" else ())
+
+
+def _sides(samples: Sequence[Sample], tested: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the training and of the tested videos; a Pseudo3dError where there are none."""
+    sides = np.array([sample.split or "" for sample in samples])
+    train, test = np.flatnonzero(sides == "train"), np.flatnonzero(sides == tested)
+    for name, side in (("train", train), (tested, test)):
+        if len(side) == 0:
+            raise Pseudo3dError(f"no video with features is in the split {name!r}; both sides are needed")
+    return train, test
 
 
 def _check_sources(

@@ -14,9 +14,11 @@ _NOTE_WIDTH = 110
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}",
-    "[": "{[}", "]": "{]}",  # a row that begins with [3] would be read as the length that \\ takes
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", "…": r"\dots{}", "µ": r"$\mu$",
+    "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "−": "$-$", "→": r"$\to$", "←": r"$\leftarrow$",
+    "[": "{[}", "]": "{]}", "*": "{*}",  # \\ would take a [3] or a star that the next row begins with for its own
 }  # fmt: skip
+_LATEX_WIDTHS = {"l": 36, "r": 24, "title": 12}  # characters of a cell in one line: left, right, above a column
 _MARKDOWN = {char: f"\\{char}" for char in "\\|*<`~&"}
 
 
@@ -141,22 +143,30 @@ class Table:
         return "\n".join([_markdown(self.title), "", *lines, *(["", *notes] if notes else [])]) + "\n"
 
     def latex(self) -> str:
-        r"""A ``table`` for LaTeX; needs ``\usepackage{booktabs}`` and UTF-8."""
+        r"""A ``table`` for LaTeX; needs ``\usepackage{booktabs,graphicx}`` and UTF-8.
+
+        LaTeX numbers its tables, so that the published number goes to the end of the caption. Where a table is wider
+        than the line it is made smaller. Letters that pdflatex has no font for (Greek, Chinese) need lualatex and one.
+        """
 
         def line(texts: Sequence[str]) -> str:
-            return " & ".join(_escaped(text, _LATEX) for text in texts) + r" \\"
+            return " & ".join(map(_latex_cell, texts, columns)) + r" \\"
 
-        out = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(self.title, _LATEX)}}}"]
-        out += [rf"\begin{{tabular}}{{l{'r' * len(self.columns)}l}}", r"\toprule", line(self._header)]
+        columns = f"l{'r' * len(self.columns)}l"
+        titles = [_latex_cell(text, side, title=True) for text, side in zip(self._header, columns, strict=True)]
+        caption = re.sub(r"^(Table \d+): (.)(.*)\)$", lambda m: f"{m[2].upper()}{m[3]}, {m[1]})", self.title)
+        out = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}", r"\medskip"]
+        out += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+        out += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(titles) + r" \\"]
         for group, block in self._blocks():
             out.append(r"\midrule")
             if group:
-                out.append(rf"\multicolumn{{{len(self._header)}}}{{l}}{{\emph{{{_escaped(group, _LATEX)}}}}} \\")
+                out.append(rf"\multicolumn{{{len(self._header)}}}{{l}}{{\emph{{{_latex(group)}}}}} \\")
             out += [line(row.texts()) for row in block]
-        out += [r"\bottomrule", r"\end{tabular}"]
+        out += [r"\bottomrule", r"\end{tabular}}"]
         if notes := self._notes():
-            out += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-            out += [rf"{_escaped(note, _LATEX)}\par" for note in notes]
+            out += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
+            out += [re.sub(r"(/|\\_)", r"\1\\allowbreak{}", _latex(note)) + r"\par" for note in notes]
             out.append(r"\end{minipage}")
         return "\n".join([*out, r"\end{table}"]) + "\n"
 
@@ -215,8 +225,36 @@ def save_table(table: Table, folder: str | Path, stem: str) -> list[Path]:
     return [folder / f"{stem}.{suffix}" for suffix in texts]
 
 
+def mark_of(number: int) -> str:
+    """The mark of a footnote: a, b, ..., z, aa, ab, ...
+
+    Example:
+        >>> [mark_of(number) for number in (0, 25, 26)]
+        ['a', 'z', 'aa']
+    """
+    letters = ""
+    while number >= 0:
+        number, letter = divmod(number, 26)
+        letters, number = chr(ord("a") + letter) + letters, number - 1
+    return letters
+
+
 def _escaped(text: str, escapes: dict[str, str]) -> str:
     return "".join(escapes.get(char, char) for char in _flat(text))
+
+
+def _latex(text: str) -> str:
+    """A text that LaTeX shows as it is, but for quotation marks, which it knows as opening and closing ones."""
+    escaped = re.sub("-(?=-)", "-{}", _escaped(text, _LATEX))  # -- would be a dash
+    return re.sub(r'(^|[\s(\[{])"', r"\1``", escaped).replace('"', "''")
+
+
+def _latex_cell(text: str, side: str, *, title: bool = False) -> str:
+    """A cell at the left ("l") or the right of its column; where it is long, in several lines."""
+    lines = [_latex(line) for line in textwrap.wrap(text, _LATEX_WIDTHS["title" if title else side])]
+    if len(lines) < 2:
+        return "".join(lines)
+    return rf"\begin{{tabular}}[{'b' if title else 't'}]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
 
 
 def _markdown(text: str) -> str:

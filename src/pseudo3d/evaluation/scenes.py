@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from pseudo3d.data.annotations import class_names_of
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.svm import l2_normalised, leave_one_out_scores, signed_sqrt
-from pseudo3d.evaluation.svm_solver import SVM_C, Constant
+from pseudo3d.evaluation.svm_solver import SVM_C, Constant, OnConstant
 
 
 def evaluate_scenes(
@@ -20,6 +20,7 @@ def evaluate_scenes(
     c: Constant = SVM_C,
     seed: int = 0,
     jobs: int | None = None,
+    on_constant: OnConstant = lambda c: None,
 ) -> Float64[np.ndarray, "videos classes"]:
     """Decision values of each video by a linear SVM trained on all the others.
 
@@ -32,6 +33,7 @@ def evaluate_scenes(
         c: the SVM's constant, as for ``leave_one_out_scores``.
         seed: of the folds that choose the constant.
         jobs: SVMs trained at a time; None for one a core. The result does not depend on it.
+        on_constant: told the constant of each SVM, in the order of the left-out videos.
 
     Raises:
         Pseudo3dError: one class only, a class with a single video, features that are not finite.
@@ -53,7 +55,7 @@ def evaluate_scenes(
             "another must be there to train on; add videos, or leave the class out"
         )
     x = l2_normalised(features if plain else signed_sqrt(features))
-    return leave_one_out_scores(x, y, len(names), c=c, seed=seed, jobs=jobs)
+    return leave_one_out_scores(x, y, len(names), c=c, seed=seed, jobs=jobs, on_constant=on_constant)
 
 
 def _indices(labels: Sequence[str] | Int64[np.ndarray, "videos"]) -> tuple[Int64[np.ndarray, "videos"], Sequence[str]]:

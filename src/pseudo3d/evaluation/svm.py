@@ -14,6 +14,7 @@ from pseudo3d.evaluation.svm_solver import (
     Constant,
     Groups,
     Labels,
+    OnConstant,
     Side,
     checked,
     columns_of,
@@ -58,6 +59,7 @@ def svm_scores(
     groups: Groups = None,
     seed: int = 0,
     jobs: int | None = None,
+    on_constant: OnConstant = lambda c: None,
 ) -> Float64[np.ndarray, "m classes"]:
     """Decision values of test rows by an SVM trained on others. Nothing is normalised here.
 
@@ -72,6 +74,7 @@ def svm_scores(
         seed: of the folds of "cv"; the SVM itself has no use for chance.
         jobs: problems solved at a time; None for one a core. The result does not depend on it. Each takes 16 bytes
             for each feature of a training row.
+        on_constant: told the SVM's constant, which "cv" chose.
 
     Raises:
         Pseudo3dError: a class without a training row or in all of them, features that are not finite, a constant that
@@ -86,6 +89,7 @@ def svm_scores(
     shown = columns_of(y, num_classes)
     count = len(train)
     constant = constant_for(c, x, shown, np.arange(count), groups, seed, jobs)
+    on_constant(constant)
     side = Side(slice(0, count), slice(count, None), constant)
     (scores,) = solve(np.concatenate([x, other]), shown, [side], jobs)
     return widened(scores, num_classes)
@@ -101,6 +105,7 @@ def out_of_fold_scores(
     folds: int = 5,
     seed: int = 0,
     jobs: int | None = None,
+    on_constant: OnConstant = lambda c: None,
 ) -> Float64[np.ndarray, "n classes"]:
     """Decision values of each row by an SVM trained without the fold that it is in (stratified, groups together).
 
@@ -115,6 +120,7 @@ def out_of_fold_scores(
         folds: at most; fewer where a class has fewer groups.
         seed: of the folds.
         jobs: as for ``svm_scores``.
+        on_constant: told that of each fold.
 
     Raises:
         Pseudo3dError: as ``svm_scores``, or a class has rows of one group only.
@@ -128,6 +134,7 @@ def out_of_fold_scores(
     sides = []
     for train, test in stratified_folds(shown, groups, folds, seed)[0]:
         sides.append(Side(train, test, constant_for(c, turned, shown, train, groups, seed, jobs)))
+        on_constant(sides[-1].c)
     scores = np.empty(shown.shape)
     for side, values in zip(sides, solve(turned, shown, sides, jobs), strict=True):
         scores[side.test] = values
@@ -142,6 +149,7 @@ def leave_one_out_scores(
     c: Constant = SVM_C,
     seed: int = 0,
     jobs: int | None = None,
+    on_constant: OnConstant = lambda c: None,
 ) -> Float64[np.ndarray, "n classes"]:
     """Decision values of each row by an SVM trained on all others (YUPENN and Dynamic Scene, paper section 5).
 
@@ -154,6 +162,7 @@ def leave_one_out_scores(
         c: as for ``svm_scores``.
         seed: of the folds of "cv".
         jobs: as for ``svm_scores``.
+        on_constant: told that of each row.
 
     Raises:
         Pseudo3dError: as ``svm_scores``; a class with one row has none to be trained on when that is left out.
@@ -168,6 +177,7 @@ def leave_one_out_scores(
     for row in rows:
         train = np.delete(rows, row)
         sides.append(Side(train, slice(row, row + 1), constant_for(c, turned, shown, train, None, seed, jobs)))
+        on_constant(sides[-1].c)
     return widened(np.concatenate(solve(turned, shown, sides, jobs)), num_classes)
 
 

@@ -19,7 +19,7 @@ One class against the rest, squared hinge, L2 penalty, by scikit-learn's ``Linea
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +37,7 @@ BY_GROUP = "leave one group out"
 Constant = float | Literal["cv"]
 Labels = Int64[np.ndarray, "n"] | Bool[np.ndarray, "n classes"]
 Groups = Sequence[str] | Int64[np.ndarray, "n"] | None
+OnConstant = Callable[[float], None]
 
 _TOLERANCE = 1e-6
 _MAX_ITER = 20_000
@@ -152,6 +153,30 @@ def constant_for(
         else:
             right[side.c] += int(np.take_along_axis(shown[side.test], scores.argmax(axis=1)[:, None], axis=1).sum())
     return max(C_GRID, key=lambda each: right[each])  # of equals the first
+
+
+def chosen_footnote(constants: Sequence[float], rows: str) -> tuple[str, ...]:
+    """What a table says of constants that "cv" chose; nothing where it chose none.
+
+    Args:
+        constants: of each SVM.
+        rows: what they were trained on: "videos", "pairs".
+
+    Example:
+        >>> chosen_footnote([10.0], "videos")
+        ('C = 10, chosen by cross-validation on the training videos',)
+        >>> chosen_footnote([10.0, 1.0, 10.0], "pairs")
+        ('C = 1 in 1 and 10 in 2 of 3 SVMs, chosen by cross-validation on the training pairs of each',)
+    """
+    counts = sorted(Counter(constants).items())
+    if not counts:
+        return ()
+    told = f"C = {counts[0][0]:g}" + (f" in all {len(constants)} SVMs" if len(constants) > 1 else "")
+    if len(counts) > 1:
+        *first, last = [f"{c:g} in {count}" for c, count in counts]
+        told = f"C = {', '.join(first)} and {last} of {len(constants)} SVMs"
+    of_each = " of each" if len(constants) > 1 else ""
+    return (f"{told}, chosen by cross-validation on the training {rows}{of_each}",)
 
 
 def stratified_folds(

@@ -15,13 +15,16 @@ from typing import Literal
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.published import REFERENCES, SOURCES, PublishedRow, published_rows
-from pseudo3d.evaluation.rendering import Cell, Row, Table, save_table
+from pseudo3d.evaluation.rendering import Cell, Row, Table, mark_of, save_table
 from pseudo3d.evaluation.results import SHARES, Measurement, Result
 
 __all__ = ["OWN", "TABLES", "Cell", "Column", "Layout", "Row", "Table", "build_table", "save_table", "tables_for"]
 
 OWN = "results"  # the table of numbers that no published table has a place for
 _HEADING = "Measured here"
+_WAYS = {
+    "network": "the network's own class scores", "svm": "linear SVM on the representation", "fusion": "late fusion",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ TABLES: dict[str, Layout] = {
         ("With optical flow: scores of frames and flow fused late (in brackets in the paper).",),
     ),
     "table4": Layout(
-        "Table 4: ActivityNet v1.3, validation set, linear SVM on each feature",
+        "Table 4: ActivityNet v1.3, validation set",
         ("activitynet-svm", "activitynet-network"),
         "any",
         (
@@ -122,6 +125,7 @@ TABLES: dict[str, Layout] = {
             Column("Top-3", "top-3", (("top-3", "%", 2),)),
             Column("mAP", "mAP", (("mAP", "%", 2),)),
         ),
+        ("The printed numbers are of a linear SVM on each method's feature.",),
     ),
     "table5": Layout(
         "Table 5: ASLAN, action similarity, 10 folds",
@@ -226,7 +230,8 @@ class _Measured:
     name: str
     cells: tuple[Cell, ...]
     footnotes: tuple[str, ...]
-    network: object
+    network: object = None
+    group: str = ""
 
 
 def _fits(result: Result, name: str) -> bool:
@@ -286,7 +291,15 @@ def _measured(result: Result, layout: Layout) -> _Measured:
     if all_classes is not None and classes not in (None, all_classes):
         footnotes.append(f"measured on {classes} classes; the printed numbers are of {all_classes}")
     network = (result.facts.get("architecture"), result.facts.get("weights"))
-    return _Measured(result.name, tuple(cells), tuple(dict.fromkeys((*footnotes, *result.footnotes))), network)
+    footnotes = list(dict.fromkeys((*footnotes, *result.footnotes)))
+    return _Measured(result.name, tuple(cells), tuple(footnotes), network, _heading(result, layout))
+
+
+def _heading(result: Result, layout: Layout) -> str:
+    """What our row stands under: where a table takes rows of several ways to a class, which way it is."""
+    ways = {way for way in _WAYS if any(protocol.endswith(way) for protocol in layout.protocols)}
+    told = next((_WAYS[way] for way in ways if result.protocol.endswith(way)), "")
+    return f"{_HEADING}: {told}" if len(ways) > 1 else _HEADING
 
 
 def _fact(result: Result, path: tuple[str, ...]) -> str:
@@ -322,11 +335,13 @@ def _own_rows(measured: Iterable[_Measured]) -> tuple[tuple[Row, ...], tuple[tup
     """Our rows and the footnotes with their marks; a text that several rows have gets one mark."""
     marks: dict[str, str] = {}
     rows = []
-    for each in _together(measured):
+    together = _together(measured)
+    groups = [each.group for each in together]
+    for each in sorted(together, key=lambda each: groups.index(each.group)):
         for text in each.footnotes:
-            marks.setdefault(text, _mark(len(marks)))
+            marks.setdefault(text, mark_of(len(marks)))
         own = tuple(marks[text] for text in each.footnotes)
-        rows.append(Row(each.name, each.cells, "measured", _HEADING, own))
+        rows.append(Row(each.name, each.cells, "measured", each.group, own))
     return tuple(rows), tuple((mark, text) for text, mark in marks.items())
 
 
@@ -343,15 +358,6 @@ def _together(measured: Iterable[_Measured]) -> list[_Measured]:
         else:
             rows.append(new)
     return rows
-
-
-def _mark(number: int) -> str:
-    """a, b, ..., z, aa, ab, ..."""
-    letters = ""
-    while number >= 0:
-        number, letter = divmod(number, 26)
-        letters, number = chr(ord("a") + letter) + letters, number - 1
-    return letters
 
 
 def _said(row: PublishedRow) -> str:
@@ -384,10 +390,10 @@ def _own_table(results: Sequence[Result]) -> Table:
             found = result.measurement(metric, split)
             unit = "%" if metric in SHARES else ""
             cells.append(Cell() if found is None else _number_cell(found, unit, 2 if unit == "" else 1))
-        rows.append(_Measured(result.name, tuple(cells), result.footnotes, None))
+        rows.append(_Measured(result.name, tuple(cells), result.footnotes))
     columns = [
         f"{metric}, {f'split {split}' if split.isdecimal() else split}" if split else metric for metric, split in keys
     ]
     ours, footnotes = _own_rows(rows)
     protocols = ", ".join(dict.fromkeys(result.protocol for result in results))
-    return Table(f"Measured: {protocols}", tuple(columns), tuple(replace(row, group="") for row in ours), footnotes)
+    return Table(f"Measured: {protocols}", tuple(columns), ours, footnotes)

@@ -40,6 +40,17 @@ class Octave:
     blur: tuple[float, float]
     step: tuple[float, float]
 
+    def at(self, i: int) -> tuple[float, float]:
+        """Blur and step of iteration ``i``, from 0; they go evenly from the first to the last one's.
+
+        Example:
+            >>> Octave(3, 1.0, (2.0, 1.0), (12.0, 6.0)).at(1)
+            (1.5, 9.0)
+        """
+        along = i / max(1, self.iterations - 1)
+        blur = self.blur[0] + along * (self.blur[1] - self.blur[0])
+        return blur, self.step[0] + along * (self.step[1] - self.step[0])
+
 
 OCTAVES = (
     Octave(100, 1.0, (2.0, 0.9), (12.0, 6.0)),
@@ -111,21 +122,17 @@ def deepdraw(
     p = model.preprocessing
     rng = np.random.default_rng(seed)
     low, high, unit = _range(model)
-    total = sum(octave.iterations for octave in octaves)
-    done = 0
+    done, total = 0, sum(octave.iterations for octave in octaves)
     x = rng.standard_normal((len(p.mean), p.num_frames, *p.crop), np.float32) * (noise * unit)
     for octave in octaves:
         size = tuple(round(edge * octave.scale) for edge in p.crop)
         x = _resized(x, size)
         for i in range(octave.iterations):
-            along = i / max(1, octave.iterations - 1)
-            sigma = octave.blur[0] + along * (octave.blur[1] - octave.blur[0])
-            step = octave.step[0] + along * (octave.step[1] - octave.step[0])
+            sigma, step = octave.at(i)
             offset = tuple(int(v) for v in rng.integers(-jitter, jitter, size=2, endpoint=True)) if jitter else (0, 0)
             corner = tuple(int(rng.integers(0, size[k] - p.crop[k], endpoint=True)) for k in range(2))
             x, score, probability = _moved_up(model, x, target, offset, corner, step * unit)
-            x = gaussian_filter(x, (0, time_blur, sigma, sigma), mode="nearest")
-            np.clip(x, low, high, out=x)
+            x = gaussian_filter(x, (0, time_blur, sigma, sigma), mode="nearest").clip(low, high)
             done += 1
             if on_step is not None:
                 on_step(Step(done, total, score, probability))

@@ -1,15 +1,16 @@
 """Grad-CAM over time and space: which places and moments of a clip speak for a class (Selvaraju et al., ICCV 2017)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.inference.inputs import to_input
+from pseudo3d.visualize.cells import cell_centres
 
 if TYPE_CHECKING:
     from pseudo3d.models import VideoModel
@@ -25,7 +26,8 @@ def grad_cam(
 
     A_k are the channels of ``layer``, a_k the mean over time and space of the gradient of the class's score (before the
     softmax) with respect to A_k. For P3D and C3D a map has as many steps as the layer (res4: 2 of a 16-frame clip,
-    res5: 1), drawn out linearly to the frames; the frame network has one for each frame.
+    res5: 1); the frame network has one for each frame. A cell's value stands where the centre of what it sees lies
+    (``cells.cell_centres``); between centres it is drawn out linearly, and beyond the outermost ones it stays.
 
     Args:
         model: in evaluation mode.
@@ -57,7 +59,19 @@ def grad_cam(
     activations = features[layer].detach().float()
     weights = gradient.float().mean(dim=(2, 3, 4), keepdim=True)
     maps = (weights * activations).sum(dim=1, keepdim=True).relu()
-    return F.interpolate(maps, size=clips.shape[2:], mode="trilinear", align_corners=False)[:, 0]
+    return _enlarged(maps[:, 0], clips.shape[2:], cell_centres(model, layer))
+
+
+def _enlarged(
+    maps: Float32[Tensor, "N t h w"], size: Sequence[int], centres: Sequence[tuple[float, float]]
+) -> Float32[Tensor, "N T H W"]:
+    """Maps drawn out to ``size``, linearly along each axis from first centre and step."""
+    for axis, (length, (first, step)) in enumerate(zip(size, centres, strict=True), start=1):
+        cells = maps.shape[axis]
+        at = ((torch.arange(length, device=maps.device) - first) / step).clamp(0, cells - 1)
+        shares = (1 - (at[:, None] - torch.arange(cells, device=maps.device)).abs()).clamp(min=0)
+        maps = torch.tensordot(maps, shares, dims=([axis], [1])).movedim(-1, axis)
+    return maps.contiguous()
 
 
 def explain_frames(

@@ -72,15 +72,7 @@ def write_report(
         Pseudo3dError: no runs, another ending, a page that is none of ours, or ``root`` is no folder.
         OSError: something cannot be written.
     """
-    check_out(out)
-    if not runs:
-        raise Pseudo3dError("give at least one run")
-    if root is not None and not root.is_dir():
-        raise Pseudo3dError(f"--root {root}: no such folder; give the one that the videos' paths start from")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    clips = out.with_name(f"{out.stem}_clips")
-    if clips.exists() and not clips.is_dir():
-        raise Pseudo3dError(f"{clips}: is a file, where the folder of clips must be; choose another --out")
+    clips = _folder_of_clips(runs, out, root)
     videos = shown_videos(runs, most)
     playing = _wanted_clips(runs, videos, previews)
     jobs = [(video, file, video in playing) for video, file in zip(videos, find_files(runs, videos, root), strict=True)]
@@ -105,6 +97,24 @@ def write_report(
     no_maps = {run.result.name: reason for run, (_, reason) in zip(runs, maps, strict=True) if run.views and reason}
     playable = sum(preview.clip is not None for preview in made)
     return Written(out, clips, len(videos), playable, failures, no_maps)
+
+
+def _folder_of_clips(runs: Sequence[Run], out: Path, root: Path | None) -> Path:
+    """The folder beside the page, whose own folder is made if it is not there.
+
+    Raises:
+        Pseudo3dError: as ``write_report``.
+    """
+    check_out(out)
+    if not runs:
+        raise Pseudo3dError("give at least one run")
+    if root is not None and not root.is_dir():
+        raise Pseudo3dError(f"--root {root}: no such folder; give the one that the videos' paths start from")
+    clips = out.with_name(f"{out.stem}_clips")
+    if clips.exists() and not clips.is_dir():
+        raise Pseudo3dError(f"{clips}: is a file, where the folder of clips must be; choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return clips
 
 
 def check_out(out: Path) -> None:
