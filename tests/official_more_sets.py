@@ -90,23 +90,28 @@ def write_activitynet(
     return path
 
 
-def aslan_pairs(pairs: int, videos: int, classes: int, seed: int) -> np.ndarray:
-    """(pairs, 5) rows id1, id2, same, class1, class2; half of them same. Video i is of class (i - 1) % classes + 1."""
+def aslan_pairs(
+    pairs: int, folds: int = 1, *, videos: int = 24, classes: int = 4, seed: int = 0, first: int = 1
+) -> np.ndarray:
+    """(pairs, 5, folds) of rows id1, id2, same, class1, class2; half of each fold same, no pair twice.
+
+    Video i is of class (i - 1) % classes + 1; ids begin with ``first``.
+    """
+    ids = np.arange(first, first + videos)
+    kinds = (ids - 1) % classes + 1
+    one, other = np.triu_indices(videos, 1)
+    same = kinds[one] == kinds[other]
     rng = np.random.default_rng(seed)
-    rows = []
-    for number in range(pairs):
-        same = number % 2 == 0
-        while True:
-            first, second = rng.integers(1, videos + 1, 2)
-            kinds = (first - 1) % classes, (second - 1) % classes
-            if first != second and (kinds[0] == kinds[1]) == same:
-                break
-        rows.append([first, second, int(same), kinds[0] + 1, kinds[1] + 1])
-    return np.array(rows, np.float64)
+    half = pairs // 2 * folds
+    chosen = np.stack([rng.permutation(np.flatnonzero(same == kind))[:half] for kind in (True, False)], axis=1).ravel()
+    turned = rng.integers(0, 2, len(chosen)) == 1
+    a, b = np.where(turned, other[chosen], one[chosen]), np.where(turned, one[chosen], other[chosen])
+    rows = np.stack([ids[a], ids[b], same[chosen], kinds[a], kinds[b]], axis=1).astype(np.float64)
+    return np.moveaxis(rows.reshape(folds, pairs, 5), 0, 2)
 
 
 def write_aslan(
-    folder: Path, *, videos: int = 8, classes: int = 4, pairs: int = 12, folds: int = 10, seed: int = 0
+    folder: Path, *, videos: int = 24, classes: int = 4, pairs: int = 12, folds: int = 10, seed: int = 0
 ) -> Path:
     """``ASLAN_AVI/0001.avi`` ..., ``View2.mat``, and View-1's ``train_pairs.mat`` and ``test_pairs.mat``.
 
@@ -115,10 +120,11 @@ def write_aslan(
     """
     for number in range(1, videos + 1):
         write_avi(folder / "ASLAN_AVI" / f"{number:04d}.avi", (number - 1) % classes, number)
-    splits = np.stack([aslan_pairs(pairs, videos, classes, seed + fold) for fold in range(folds)], axis=2)
-    savemat(folder / "View2.mat", {"action_splits_pairs": splits})
-    savemat(folder / "train_pairs.mat", {"train_pairs": aslan_pairs(2 * pairs, videos, classes, seed + 100)})
-    savemat(folder / "test_pairs.mat", {"test_pairs": aslan_pairs(pairs, videos, classes, seed + 101)})
+    options = {"videos": videos, "classes": classes}
+    savemat(folder / "View2.mat", {"action_splits_pairs": aslan_pairs(pairs, folds, seed=seed, **options)})
+    train, train_too, test = np.moveaxis(aslan_pairs(pairs, 3, seed=seed + 100, **options), 2, 0)
+    savemat(folder / "train_pairs.mat", {"train_pairs": np.concatenate([train, train_too])})
+    savemat(folder / "test_pairs.mat", {"test_pairs": test})
     return folder / "View2.mat"
 
 

@@ -88,6 +88,8 @@ def test_mistakes_in_tables(tmp_path, capsys):
     assert "holds other files (letter.txt)" in said
     assert names(tmp_path / "theirs") == ["letter.txt"]
     assert "did you mean 'tables'" in mistake(capsys, "bench", "table")
+    said = "no command 'nope'; there are table1, c3d-runtime, tables. See p3d bench --help"
+    assert said in mistake(capsys, "bench", "nope")
 
 
 def test_rates_take_turns():

@@ -4,8 +4,9 @@ import csv
 import shutil
 
 import pytest
-from official_more_sets import write_activitynet
+from official_more_sets import write_activitynet, write_aslan
 from official_sets import write_clip, write_hmdb51, write_kinetics, write_lines, write_sports1m, write_ucf101
+from scipy.io import loadmat, savemat
 from tiny import mistake, p3d
 
 from pseudo3d.data.official import DATASETS
@@ -61,6 +62,22 @@ def test_other_sets(capsys, tmp_path, name, write, dead):
     code, out, _ = p3d(capsys, "data", "check", name, "--data", tmp_path, *ONE)
     assert code == (1 if dead else 0), out
     assert f"missing {dead:>25}" in out
+
+
+def test_pairs_that_are_marked_otherwise_than_their_actions_say(capsys, tmp_path):
+    write_aslan(tmp_path)
+    command = ("data", "check", "aslan", "--data", tmp_path, *ONE)
+    code, out, _ = p3d(capsys, *command)
+    assert (code, f"mislabelled {0:>21}" in out) == (0, True)
+    matrix = loadmat(tmp_path / "View2.mat")["action_splits_pairs"]
+    matrix[[0, 4], 2, 7] = 0  # of the pairs that are the same
+    savemat(tmp_path / "View2.mat", {"action_splits_pairs": matrix})
+    first, fifth = (" ".join(f"{int(number):04}" for number in matrix[row, :2, 7]) for row in (0, 4))
+    code, out, _ = p3d(capsys, *command, "--out", tmp_path / "problems.csv")
+    assert code == 1
+    assert f"mislabelled {2:>21}  fold 8, pair 1: {first}, fold 8, pair 5: {fifth}" in out
+    kind = int(matrix[0, 3, 7])
+    assert f"the first: fold 8, pair 1: {first}: marked as not the same, its actions are {kind} and {kind}" in out
 
 
 def test_ones_own_data(capsys, two_classes, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from evaluation_stores import write_store
 from official_more_sets import write_aslan
 from official_sets import write_clip, write_kinetics, write_sports1m, write_ucf101, youtube_id
-from tiny import mistake, names, one_thread, p3d
+from tiny import mistake, names, one_thread, p3d, write_two_classes
 
 from pseudo3d import FeatureStore, create_model, save_pretrained
 from pseudo3d.commands.protocol_source import _from_root_of
@@ -345,4 +346,54 @@ def test_copies_of_weights_are_refused_before_anything_is_extracted(tmp_path, ca
         assert f"{net} and {second} are of the same weights: a network that was trained on one split has" in told
         assert "fewer --splits" in told
     assert "no such file or folder" in mistake(capsys, *command, net, tmp_path / "gone")
+    assert names(tmp_path / "out") is None
+
+
+# networks for other classes
+
+
+@pytest.fixture
+def never_decoded(monkeypatch):
+    """No video is looked at."""
+
+    def never(job):
+        raise AssertionError("extracted")
+
+    monkeypatch.setattr("pseudo3d.commands.extract.Job.run", never)
+
+
+@pytest.mark.usefixtures("never_decoded")
+def test_class_orders_that_differ_are_refused_before_anything_is_extracted(tmp_path, capsys, weights):
+    data = write_ucf101(tmp_path / "ucf", classes=3, clips=1)
+    classes = read_official("ucf101", data).samples.class_names
+    nets = [weights(classes), weights(classes[::-1], seed=1)]
+    command = ("evaluate", "ucf101", "--data", data, "--out", tmp_path / "out", *NETWORK, "1,2")
+    told = mistake(capsys, *command, *QUICK, "--weights", *nets)
+    assert f"{nets[0]} and {nets[1]} have the same classes in different orders (class 0 is '{classes[0]}' and " in told
+    assert "train the networks of all splits on the same one" in told
+    assert names(tmp_path / "out") is None
+    samples = read_official("ucf101", data).samples
+    stores = [
+        write_store(tmp_path / name, samples, samples.class_names,
+                    info={"weights": f"sha256:{name}", "class_names": list(order)})
+        for name, order in (("one", classes), ("other", classes[::-1]))
+    ]  # fmt: skip
+    told = mistake(capsys, *command, "--features", *stores)
+    assert f"{stores[0]} and {stores[1]} have the same classes in different orders" in told
+
+
+@pytest.mark.usefixtures("never_decoded")
+@pytest.mark.parametrize("given", ["random", "nameless"])
+def test_another_number_of_classes_is_refused_before_anything_is_extracted(tmp_path, capsys, weights, given):
+    """Random weights and those without class names: it shows when they are loaded."""
+    data = write_two_classes(tmp_path / "data", 2)
+    net, count = "random", 487
+    if given == "nameless":
+        net, count = weights(tuple("abcde")), 5
+        config = json.loads(Path(net, "config.json").read_text())
+        Path(net, "config.json").write_text(json.dumps(config | {"class_names": None}))
+    command = ("evaluate", "hits", "--data", data, "--weights", net, "--out", tmp_path / "out", *QUICK)
+    code, _, err = p3d(capsys, *command)
+    assert code == 2
+    assert f"the network has {count} classes, the data 2: it was trained on other data" in err[-1]
     assert names(tmp_path / "out") is None

@@ -226,7 +226,7 @@ def test_aslan(tmp_path, capsys):
     assert accuracy.error == pytest.approx(right.std(ddof=1) / np.sqrt(10))
     few = write_pairs_store(tmp_path / "few", samples[:-1])
     told = mistake(capsys, "evaluate", "aslan", "--data", data, "--features", few, "--out", tmp_path / "no")
-    assert "1 of 8 videos have no features" in told
+    assert "1 of 24 videos have no features" in told
     lenient = ("--features", few, "--out", tmp_path / "part", "--allow-missing")
     code, printed, err = p3d(capsys, "evaluate", "aslan", "--data", data, *lenient)
     assert (code, err) == (0, [])

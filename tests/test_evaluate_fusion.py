@@ -75,6 +75,42 @@ def test_fuse_refuses(tmp_path, capsys, runs):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_source_counts_once(tmp_path, capsys, runs):
+    good, poor = runs
+    no = ("--out", tmp_path / "no")
+    copy = shutil.copytree(good, tmp_path / "copy")
+    scores = read_scores(good / "scores-1.parquet")
+    order = [4, 0, 5, 1, 3, 2]
+    lines = [",".join(("video", *scores.class_names[::-1]))]
+    lines += [",".join((scores.videos[i], *(repr(float(x)) for x in scores.values[i, ::-1]))) for i in order]
+    (tmp_path / "again.csv").write_text("\n".join(lines))
+    first = good / "scores-1.parquet"
+    for sources in (
+        (good, good),
+        (good, f"{good}/"),
+        (good, poor, copy),
+        (first, first),
+        (first, tmp_path / "again.csv"),
+    ):
+        for options in ((), ("--equal",), ("--weights", *"123"[: len(sources)])):
+            told = mistake(capsys, "evaluate", "fuse", *sources, *options, *no)
+            assert "have the same scores: name each source once (--weights gives one more weight)" in told
+    assert f"{good} and {copy} have" in mistake(capsys, "evaluate", "fuse", good, poor, copy, *no)
+    assert not (tmp_path / "no").exists()
+
+
+def test_weights_that_were_found_are_told(tmp_path, capsys, runs):
+    code, printed, _ = p3d(capsys, "evaluate", "fuse", *runs, "--out", tmp_path / "found")
+    assert code == 0
+    result = read_result(tmp_path / "found")
+    for split, shares in result.facts["weights"].items():
+        told = f"weights found on the training videos' scores: {', '.join(f'{share:.3g}' for share in shares)}"
+        assert any(told in note and (f"split {split}" in note or "split" not in note) for note in result.footnotes)
+    assert "weights found on the training videos' scores" in " ".join(printed.split())
+    assert p3d(capsys, "evaluate", "fuse", *runs, "--equal", "--out", tmp_path / "equal")[0] == 0
+    assert not any("weights found" in note for note in read_result(tmp_path / "equal").footnotes)
+
+
 def test_fusion_of_poor_sources_finds_the_good_one(tmp_path, capsys, runs):
     """Weights come from training scores: with those of the good source spoilt, it gets less."""
     good, poor = runs

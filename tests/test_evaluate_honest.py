@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from official_sets import write_ucf101
 from test_evaluate_commands import write_pairs_store
 from tiny import mistake, names, p3d
 
+from pseudo3d.commands.protocol_classify import _by_split
 from pseudo3d.data.annotations import Sample, SampleList, label_text
 from pseudo3d.data.official import read_official
 from pseudo3d.data.official.activitynet import read_activitynet
@@ -128,6 +130,27 @@ def test_aslan_on_other_layers_and_in_view_1(tmp_path, capsys):
     assert f"C = {chosen:g}, chosen by cross-validation on the training pairs" in told
 
 
+def test_what_is_said_of_several_splits_is_said_once():
+    said = {"1": ("a", "b"), "2": ("b", "c", "a"), "3": ("a",)}
+    assert list(_by_split(said)) == ["every split: a", "splits 1 and 2: b", "split 2: c"]
+    assert list(_by_split({"1": ("a", "b")})) == ["a", "b"]
+
+
+def test_footnotes_of_aslan_say_what_is_odd_and_no_more(tmp_path, capsys):
+    data = tmp_path / "aslan"
+    write_aslan(data)
+    store = write_pairs_store(tmp_path / "store", read_aslan(data).samples.samples)
+    command = ("evaluate", "aslan", "--data", data, "--features", store, "--layers", "pool5")
+    code, printed, _ = p3d(capsys, *command, "--out", tmp_path / "out")
+    assert code == 0
+    notes = read_result(tmp_path / "out").footnotes
+    assert "View-2" not in notes
+    pairs = read_aslan(data)
+    assert f"an excerpt: 10 folds of {len(pairs.fold) // 10} pairs; ASLAN has 10 folds of 600" in notes
+    (heads,) = [line.split() for line in printed.splitlines() if line.startswith("measured here")]
+    assert heads == ["measured", "here", "value"]
+
+
 def test_the_constant_of_each_split_is_recorded(tmp_path, capsys):
     data = write_ucf101(tmp_path / "ucf101")
     store = official_store(tmp_path / "store", "ucf101", data)
@@ -136,11 +159,28 @@ def test_the_constant_of_each_split_is_recorded(tmp_path, capsys):
     facts = read_result(tmp_path / "out").facts
     assert facts["svm C chosen"].keys() == facts["svm C chosen for training scores"].keys() == {"1", "2", "3"}
     for split, c in facts["svm C chosen"].items():
-        assert f"split {split}: C = {c:g}, chosen by cross-validation on the training videos" in footnotes(
-            tmp_path / "out"
-        )
+        told = [note.partition(": ") for note in read_result(tmp_path / "out").footnotes]
+        (where,) = [
+            where for where, _, note in told if note == f"C = {c:g}, chosen by cross-validation on the training videos"
+        ]
+        assert where == "every split" or split in where.split()
     assert p3d(capsys, *command[:6], "--out", tmp_path / "fixed")[0] == 0
     assert "svm C chosen" not in read_result(tmp_path / "fixed").facts
+
+
+@pytest.mark.parametrize("protocol", ["ucf101", "yupenn", "aslan"])
+def test_a_constant_that_was_given_is_told(tmp_path, capsys, protocol):
+    data = tmp_path / protocol
+    if protocol == "aslan":
+        write_aslan(data)
+        store = write_pairs_store(tmp_path / "store", read_aslan(data).samples.samples)
+    else:
+        (write_ucf101 if protocol == "ucf101" else write_yupenn)(data)
+        store = official_store(tmp_path / "store", protocol, data)
+    command = ("evaluate", protocol, "--data", data, "--features", store)
+    for c, told in (("100", True), ("1", False)):
+        assert p3d(capsys, *command, "--c", c, "--out", tmp_path / c)[0] == 0
+        assert ("C = 100 was given (--c); the paper states none, and ours is 1" in footnotes(tmp_path / c)) == told
 
 
 def copied_store(folder, samples, contents, **info):
@@ -206,8 +246,10 @@ def test_fused_decisions_without_training_scores_are_told_whatever_the_weights(t
     store = official_store(tmp_path / "store", "ucf101", data)
     command = ("evaluate", "ucf101", "--data", data, "--features", store, "--splits", "1", "--out", tmp_path / "run")
     assert p3d(capsys, *command)[0] == 0
+    other = ("--layer", "prob", "--out", tmp_path / "other")
+    assert p3d(capsys, *command[:-2], *other)[0] == 0
     for name, options in (("equal", ("--equal",)), ("given", ("--weights", "2", "1"))):
-        command = ("evaluate", "fuse", tmp_path / "run", tmp_path / "run", *options, "--out", tmp_path / name)
+        command = ("evaluate", "fuse", tmp_path / "run", tmp_path / "other", *options, "--out", tmp_path / name)
         assert p3d(capsys, *command)[0] == 0
         assert "by the test videos' scores (not their labels)" in footnotes(tmp_path / name)
 
@@ -221,7 +263,7 @@ def test_scores_of_a_run_that_was_cut_do_not_stay_beside_others(tmp_path, capsys
     assert p3d(capsys, *command, "--splits", "2")[0] == 0
     assert [name for name in names(tmp_path / "out") if name.startswith("scores")] == ["scores.parquet"]
     scores = read_scores(tmp_path / "out" / "scores.parquet")
-    save_scores(scores, tmp_path / "other.parquet")
+    save_scores(replace(scores, values=scores.values[:, ::-1]), tmp_path / "other.parquet")
     assert (
         p3d(capsys, "evaluate", "fuse", tmp_path / "out", tmp_path / "other.parquet", "--out", tmp_path / "f")[0] == 0
     )

@@ -60,6 +60,7 @@ def full(*_args, **_kwargs):
 
 
 FULL_LINE = "No space left on device; make space and run the same command again (what was written before is whole)"
+FULL_LINE_OF_TRAINING = FULL_LINE.replace("again (", "again with --resume auto (")
 
 
 def test_a_full_disk_while_extracting(two_classes, weights, tmp_path, capsys, monkeypatch):
@@ -102,7 +103,7 @@ def test_a_full_disk_at_a_checkpoint(two_classes, tmp_path, capsys, monkeypatch)
     run = tmp_path / "run"
     code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", run, *SMALL, "--epochs", "3")
     assert code == 2
-    assert err[-1] == f"p3d train: {FULL_LINE}"
+    assert err[-1] == f"p3d train: {FULL_LINE_OF_TRAINING}"
     assert "Traceback" not in "".join(err)
     assert names(run / "checkpoints") == [".lock", "best", "last"]
     whole = ["README.md", "config.json", "model.safetensors"]
@@ -117,7 +118,7 @@ def test_a_full_disk_at_the_first_checkpoint(two_classes, tmp_path, capsys, monk
 
     monkeypatch.setattr(pretrained, "save_file", full)
     code, _, err = p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "deep" / "run", *SMALL)
-    assert (code, err[-1]) == (2, f"p3d train: {FULL_LINE}")
+    assert (code, err[-1]) == (2, f"p3d train: {FULL_LINE_OF_TRAINING}")
     assert names(tmp_path) == []  # nothing of use was there: the name is free again
 
 

@@ -7,8 +7,8 @@ from sklearn.svm import LinearSVC
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.evaluation import reduction
-from pseudo3d.evaluation.reduction import accuracy_by_dimension, principal_components
-from pseudo3d.evaluation.svm import evaluate_features
+from pseudo3d.evaluation.reduction import accuracy_by_dimension, mean_reduction, principal_components
+from pseudo3d.evaluation.svm import evaluate_features, l2_normalised, svm_scores
 
 LABELS = ["a", "b", "c"] * 40
 SPLITS = (["train"] * 3 + ["test"] * 3) * 20
@@ -110,3 +110,23 @@ def test_mistakes_are_told_in_one_line(change, words):
 def test_more_dimensions_than_training_videos_span():
     with pytest.raises(Pseudo3dError, match="60 dimensions are too many: 60 training videos span 59; ask for at most"):
         accuracy_by_dimension(blobs(200), LABELS, splits=SPLITS, dims=(60,))
+
+
+def test_the_constants_that_were_chosen_are_told():
+    """Those that scikit-learn's grid would say of each side's training rows: here, of ``svm_scores`` itself."""
+    x = blobs(dim=20, spread=6.0)
+    found = accuracy_by_dimension(x, LABELS, dims=(10, 3), splits=SPLITS, c="cv", jobs=1)
+    train, test = (np.flatnonzero(np.array(SPLITS) == side) for side in ("train", "test"))
+    y = np.array([ord(label) - ord("a") for label in LABELS])
+    for dim, told in zip((10, 3, 0), found.chosen, strict=True):
+        values = l2_normalised(principal_components(x, train, 10)[:, :dim] if dim else x)
+        used = []
+        svm_scores(values[train], y[train], values[test], 3, c="cv", groups=[f"{i}" for i in train], jobs=1,
+                   on_constant=used.append)  # fmt: skip
+        assert list(told) == used
+    assert accuracy_by_dimension(x, LABELS, dims=(3,), splits=SPLITS, jobs=1).chosen == ()
+    folds = accuracy_by_dimension(x, LABELS, dims=(3,), folds=4, c="cv", jobs=1)
+    assert [len(each) for each in folds.chosen] == [4, 4]
+    small = accuracy_by_dimension(x, LABELS, dims=(3,), splits=SPLITS, c="cv", jobs=1)
+    mean = mean_reduction([found, small])
+    assert (mean.dims, mean.chosen) == ((3,), (found.chosen[1] + small.chosen[0], found.chosen[2] + small.chosen[1]))

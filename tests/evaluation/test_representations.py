@@ -219,3 +219,15 @@ def test_stores_of_different_networks(tmp_path):
     check_same_network([one, other], same_weights=False)
     with pytest.raises(Pseudo3dError, match=r"store 2 are of different networks or clips \(weights sha256:1 and"):
         check_same_network([one, other])
+
+
+def test_clips_that_were_drawn_or_mirrored_otherwise():
+    """A store of ours names mirror images only where there are any, and a seed only where clips are random."""
+    plain = {**INFO, "sampler": "uniform"}
+    check_same_network([plain, {**plain, "mirror": False}, {}])
+    with pytest.raises(Pseudo3dError, match=r"store 2 are of different networks or clips \(mirror False and True\)"):
+        check_same_network([plain, {**plain, "mirror": True}])
+    drawn = {**INFO, "sampler": "random", "seed": 0}
+    check_same_network([drawn, dict(drawn)])
+    with pytest.raises(Pseudo3dError, match=r"different networks or clips \(seed 0 and 7\)"):
+        check_same_network([drawn, {**drawn, "seed": 7}])

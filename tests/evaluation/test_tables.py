@@ -253,6 +253,17 @@ def test_scenes_of_one_network_share_a_row():
     assert len(own(build_table("table6", [yupenn, yupenn]))) == 2
 
 
+def test_scenes_in_different_variants_have_rows_of_their_own():
+    facts = {"architecture": {"name": "p3d_resnet152"}, "weights": "sha256:1"}
+    plain, authors = ({**facts, "variant": variant} for variant in ("plain", "authors"))
+    results = [
+        result("dynamic-scene", "net", facts=authors, accuracy=0.9), result("yupenn", "net", facts=plain, accuracy=0.8),
+        result("yupenn", "net", facts=authors, accuracy=0.7),
+    ]  # fmt: skip
+    rows = own(build_table("table6", results))
+    assert rows == [["net", "90.0%", "70.0%", "measured"], ["net", "-", "80.0%", "measured"]]
+
+
 def test_a_small_set_in_the_layout_of_a_large_one_is_told():
     table = build_table("table3", [result(accuracy_mean=1.0, accuracy_1=1, accuracy_2=1, accuracy_3=1,
                                           facts={"classes": 3})])  # fmt: skip

@@ -113,7 +113,7 @@ def test_the_font_is_matplotlibs():
     import matplotlib as mpl
 
     for bold in (False, True):
-        assert Path(contact_sheet._font(13, bold).path).is_relative_to(mpl.get_data_path())
+        assert Path(contact_sheet.sheet_font(13, bold).path).is_relative_to(mpl.get_data_path())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import map_coordinates
 from tiny import mistake, p3d, slim_c3d
 from videos import numbered, write_video
@@ -17,6 +17,7 @@ from pseudo3d.commands.gradcam import _stems
 from pseudo3d.models.blocks import clip_to_frames, frames_to_clip, temporal_max_pool
 from pseudo3d.video import decode
 from pseudo3d.visualize.gradcam import explain_frames, grad_cam, mean_probabilities, overlay
+from pseudo3d.visualize.gradcam_sheet import save_gradcam_sheet
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_overlay_is_one_scale_for_the_video():
     maps = np.array([[[0, 1]], [[0, 4]]], np.float32)
     drawn = overlay(frames, maps, strength=1.0)
     assert (drawn[:, 0, 0] == 100).all()
-    assert drawn[1, 0, 1].astype(int).sum() > drawn[0, 0, 1].astype(int).sum()  # inferno goes from dark to light
+    assert drawn[1, 0, 1].astype(int).sum() > drawn[0, 0, 1].astype(int).sum()  # from dark to light
     assert (overlay(frames, np.zeros((2, 1, 2), np.float32)) == 100).all()
 
 
@@ -163,9 +164,20 @@ def test_overlay_is_the_formula_at_every_pixel():
     rng = np.random.default_rng(0)
     frames, maps = rng.integers(0, 256, (5, 6, 7, 3), np.uint8), rng.uniform(0, 3, (5, 6, 7)).astype(np.float32)
     share = maps / maps.max()
-    colours = mpl.colormaps["inferno"](share)[..., :3] * 255
-    expected = frames * (1 - 0.6 * share[..., None]) + 0.6 * share[..., None] * colours
+    colours = mpl.colormaps["plasma"](share)[..., :3] * 255
+    grey = frames.astype(float) @ [[0.299], [0.587], [0.114]]
+    cover = np.clip(4 * share, 0, 1)[..., None] * 0.6
+    expected = grey * (1 - cover) + cover * colours
     assert np.abs(overlay(frames, maps) - expected).max() < 4  # 256 colours
+
+
+def test_a_weak_map_is_to_be_seen_and_nothing_else_has_a_colour():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), np.uint8)
+    maps = np.zeros((1, 4, 4), np.float32)
+    maps[0, 0, 0], maps[0, 0, 1] = 1, 0.15
+    spread = np.ptp(overlay(frames, maps)[0].astype(int), axis=-1)
+    assert (spread[1:] == 0).all()
+    assert spread[0, 1] > 40
 
 
 def test_overlay_of_a_long_video_needs_little_memory():
@@ -187,8 +199,51 @@ def test_command(network, tmp_path, capsys):
     assert code == 0
     assert "a_b.mp4: tai chi, probability " in out
     assert read_video(tmp_path / "maps" / "a_b.mp4").frames.shape == (21, 32, 64, 3)
-    assert Image.open(tmp_path / "maps" / "a_b.png").width == 2 * (64 + 4) + 4
+    assert Image.open(tmp_path / "maps" / "a_b.png").width == 2 * 2 * 160 + 3 * 20  # enlarged five times
     assert p3d(capsys, "visualize", "gradcam", video, "--weights", tmp_path / "net", "--out", tmp_path / "two")[0] == 0
+
+
+def test_sheet_says_what_it_shows(tmp_path, monkeypatch):
+    """Class, probability, times and scale; pairs stand apart; the maps are on the scale of the whole video."""
+    said = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, place, text, **more: (said.append(text), draw(self, place, text, **more)),
+    )
+    frames = np.full((30, 160, 160, 3), 90, np.uint8)
+    maps = np.zeros((30, 160, 160), np.float32)
+    maps[20], maps[5] = 0.5, 0.125
+    path = save_gradcam_sheet(
+        frames, maps, [0, 5, 20], [0.0, 1.25, 61.0], tmp_path / "new" / "sheet.png", title="tai chi, probability 83.2%",
+        note="Grad-CAM on res5: a.mp4",
+    )  # fmt: skip
+    assert said == [
+        "tai chi, probability 83.2%", "Grad-CAM on res5: a.mp4", "0:00.0", "0:01.2", "1:01.0", "0", "0.5, the highest",
+        "speaks for the class",
+    ]  # fmt: skip
+    sheet = np.array(Image.open(path)).astype(int)
+    colours = mpl.colormaps["plasma"]([0.25, 1.0])[:, :3] * 255
+    for share, colour in zip((0.25, 1.0), colours, strict=True):
+        expected = np.round(90 * 0.4 + 0.6 * colour)
+        places = np.argwhere((np.abs(sheet - expected) <= 2).all(axis=-1))
+        assert len(places) >= 160 * 160, share
+    row = sheet[(sheet[:, 100] == 90).all(axis=-1).argmax() + 80]
+    white = (row == 255).all(axis=-1)
+    assert white[340:360].all()  # between the pairs
+    assert not white[20:340].any()
+    monkeypatch.undo()
+
+
+def test_sheet_of_a_map_that_is_0(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, place, text, **more: said.append(text))
+    save_gradcam_sheet(np.zeros((1, 8, 9, 3), np.uint8), np.zeros((1, 8, 9), np.float32), [0], [0.0],
+                       tmp_path / "a.png", title="x" * 500)  # fmt: skip
+    assert len(said[0]) < 60
+    assert "…" in said[0]
+    assert said[-1].startswith("nothing speaks")
 
 
 def test_command_mistakes(network, tmp_path, capsys):

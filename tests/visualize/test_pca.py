@@ -104,6 +104,20 @@ def test_without_splits_groups_stay_together(tmp_path, capsys):
     assert line["accuracies"] == list(by_hand(store, dims=(5,), folds=4).accuracies)
 
 
+def test_constants_that_were_chosen_or_given_are_told(tmp_path, capsys, p3d_store):
+    command = ("visualize", "pca", p3d_store, "--names", "P3D", "--dims", "5", "--out", tmp_path / "f")
+    code, _, _ = p3d(capsys, *command, "--c", "cv")
+    assert code == 0
+    told = json.loads((tmp_path / "f.json").read_text())
+    assert told["svm C"] == "cv"
+    assert told["lines"][0]["chosen"] == [list(each) for each in by_hand(p3d_store, dims=(5,), c="cv").chosen]
+    assert any(note.startswith("P3D: C = ") and "chosen by cross-validation" in note for note in told["notes"])
+    assert p3d(capsys, *command, "--c", "100")[0] == 0
+    assert "C = 100 was given (--c)" in (tmp_path / "f.json").read_text()
+    assert p3d(capsys, *command)[0] == 0
+    assert "C = " not in (tmp_path / "f.json").read_text()
+
+
 def write_array(folder, values, table):
     folder.mkdir(exist_ok=True)
     np.save(folder / "idt.npy", values)
@@ -170,7 +184,7 @@ def test_official_splits_are_averaged(tmp_path, capsys):
         (("STORE", "STORE", "--names", "a", "a"), "--names has a name twice"),
         (("STORE", "--dims", "0"), "dimensions must be at least 1, got 0"),
         (("STORE", "--dims", "300"), "300 dimensions are too many: the features have 24 numbers"),
-        (("STORE", "--folds", "1"), "--folds at least 2"),
+        (("STORE", "--folds", "1"), "--folds must be at least 2, got 1"),
         (("STORE", "--data", "x"), "--data, --lists and --splits belong to --dataset NAME"),
         (("STORE", "--dataset", "ucf101", "--data", "x", "--groups", "y"), "--groups has no meaning with --dataset"),
         (("STORE", "--dataset", "ucf101"), "--dataset ucf101 needs its folder: --data FOLDER"),

@@ -235,3 +235,64 @@ def test_curves_have_whole_epochs_and_few_markers(epochs):
     figure.draw_without_rendering()
     assert all(float(tick).is_integer() for tick in figure.axes[1].get_xticks())
     assert all(-(-epochs // line.get_markevery()) <= 15 for line in figure.axes[1].lines)
+
+
+@pytest.mark.parametrize("classes", [8, 25, 26, 60, 101])
+def test_confusion_columns_names_do_not_overlap(classes):
+    """Upright names are apart from side to side; slanted ones by the distance of their lines, 0.7 of their columns'."""
+    figure = confusion(classes)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    centres = np.array([label.get_transform().transform(label.get_position())[0] for label in labels])
+    apart = np.diff(centres).min()
+    height = labels[0].get_fontsize() * figure.dpi / 72
+    if labels[0].get_rotation() == 45:
+        assert 1.1 * height < apart / np.sqrt(2)
+    else:
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(left.x1 <= right.x0 + 0.5 for left, right in pairwise(boxes))
+
+
+def names_in(axes):
+    """Boxes of the names written into a map, by name."""
+    return {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text()}
+
+
+@pytest.mark.parametrize("panels", [1, 2])
+def test_embedding_of_many_classes_names_them_all_in_the_maps_without_overlap(panels):
+    rng = np.random.default_rng(0)
+    middles = rng.uniform(-50, 50, (101, 2))
+    labels = [name for name in class_names(101) for _ in range(9)]
+    points = np.repeat(middles, 9, axis=0) + rng.normal(0, 2, (909, 2))
+    figure = plot_embedding([(f"map {i}", points) for i in range(panels)], labels)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = names_in(axes)
+        assert set(boxes) == set(class_names(101))
+        edges = np.array([box.extents for box in boxes.values()])
+        inner = np.minimum(edges[:, None, 2:], edges[None, :, 2:]) - np.maximum(edges[:, None, :2], edges[None, :, :2])
+        overlap = (inner > 0).all(axis=2)
+        assert np.array_equal(overlap, np.eye(101, dtype=bool))
+        whole = axes.get_window_extent()
+        assert (edges[:, :2] >= [whole.x0, whole.y0]).all()
+        assert (edges[:, 2:] <= [whole.x1, whole.y1]).all()
+        centres = dict(zip(boxes, (edges[:, :2] + edges[:, 2:]) / 2, strict=True))
+        away = [np.hypot(*(axes.transData.transform(middle) - centres[name])) * 72 / figure.dpi
+                for name, middle in zip(class_names(101), middles, strict=True)]  # fmt: skip
+        assert max(away) < 100
+        assert np.median(away) < 12  # points: most stand in their group
+        assert axes.get_xlabel() == " "
+
+
+def test_embedding_counts_the_names_without_room():
+    labels = class_names(300)
+    figure = plot_embedding([("a", np.zeros((300, 2)))], labels)
+    axes = figure.axes[0]
+    written = len(names_in(axes))
+    assert 3 < written < 300
+    assert axes.get_xlabel() == f"{300 - written} of 300 names have no room"
+
+
+def test_embedding_with_names_in_it_still_tells_what_is_grey():
+    (legend,) = embedding(40, unlabelled=3).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["no label"]

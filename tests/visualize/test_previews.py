@@ -21,7 +21,7 @@ def test_a_clip_that_browsers_play(tmp_path):
     path = write_video(
         tmp_path / "v.avi", [flat((200, 30, 30), 240, 320)] * 60, codec="mpeg4", pix_fmt="yuv420p", fps=30
     )
-    make(str(path), tmp_path / "v.jpg", tmp_path / "v.mp4")
+    make([str(path)], tmp_path / "v.jpg", tmp_path / "v.mp4")
     data = (tmp_path / "v.mp4").read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")  # faststart
     with av.open(str(tmp_path / "v.mp4")) as file:
@@ -50,7 +50,7 @@ def test_a_segment_shows_that_part_only(tmp_path, name, codec):
     with av.open(str(tmp_path / "c.mp4")) as file:
         shown = [seconds_of(frame.to_ndarray(format="rgb24"), levels) for frame in file.decode(video=0)]
     assert shown == [5] * 10 + [6] * 10 + [7] * 10
-    make(f"{path}#t=5,8", tmp_path / "c.jpg", None)
+    make([f"{path}#t=5,8"], tmp_path / "c.jpg", None)
     with Image.open(tmp_path / "c.jpg") as small:
         assert seconds_of(np.asarray(small), levels) in (6, 7)
     with pytest.raises(VideoError, match="no frame in this segment"):
@@ -62,11 +62,36 @@ def test_a_segment_shows_that_part_only(tmp_path, name, codec):
 
 def test_a_changed_video_gets_a_new_preview(tmp_path):
     path = write_video(tmp_path / "v.avi", [flat((9, 9, 9))] * 3, codec="mpeg4", pix_fmt="yuv420p")
-    before = preview_key("v.avi", str(path))
-    assert preview_key("v.avi", str(path)) == before
+    before = preview_key("v.avi", [str(path)])
+    assert preview_key("v.avi", [str(path)]) == before
     os.utime(path, (1, 1))
-    assert preview_key("v.avi", str(path)) != before
-    assert preview_key("v.avi#t=1,2", f"{path}#t=1,2") != preview_key("v.avi#t=2,3", f"{path}#t=2,3")
+    assert preview_key("v.avi", [str(path)]) != before
+    assert preview_key("v.avi#t=1,2", [f"{path}#t=1,2"]) != preview_key("v.avi#t=2,3", [f"{path}#t=2,3"])
+
+
+def test_two_videos_side_by_side(tmp_path):
+    """In time with each other, as high as the lower one; the shorter one stays at its end."""
+    levels = [20, 70, 120, 170, 220]
+    paths = []
+    for name, size, seconds, fps in (("a.avi", (48, 64), 5, 10), ("b.avi", (96, 64), 2, 30)):
+        frames = [flat((levels[i // fps],) * 3, *size) for i in range(seconds * fps)]
+        paths.append(str(write_video(tmp_path / name, frames, codec="mpeg4", pix_fmt="yuv420p", fps=fps)))
+    make(paths, tmp_path / "p.jpg", tmp_path / "p.mp4")
+    with av.open(str(tmp_path / "p.mp4")) as file:
+        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]
+    assert frames[0][1].shape == (48, 64 + 4 + 32, 3)
+    assert frames[-1][0] == pytest.approx(4.9, abs=0.07)
+    for time, frame in frames:
+        if 0.1 < time % 1 < 0.9:  # not at a change
+            left, right = seconds_of(frame[:, :60], levels), seconds_of(frame[:, 72:], levels)
+            assert (left, right) == (int(time), min(1, int(time)))
+    make(paths, tmp_path / "q.jpg", None)
+    with Image.open(tmp_path / "q.jpg") as picture:
+        assert picture.size == (100, 48)
+    (tmp_path / "b.avi").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"b\.avi: is not a video"):
+        make(paths, tmp_path / "r.jpg", tmp_path / "r.mp4")
+    assert not (tmp_path / "r.jpg").exists()
 
 
 def test_a_decoder_that_dies_costs_its_video(tmp_path, monkeypatch):
@@ -82,7 +107,7 @@ def test_a_decoder_that_dies_costs_its_video(tmp_path, monkeypatch):
     videos = []
     for name in "abc":
         (tmp_path / name).write_text("x")
-        videos.append((name, str(tmp_path / name), False))
+        videos.append((name, [str(tmp_path / name)], False))
     done = make_previews(tmp_path / "clips", videos, workers=1)
     assert [each.reason for each in done] == ["", "its decoder ended without an answer (exit code 7)", ""]
     assert done[0].picture.read_bytes() == b"jpg\xff\xd9"
@@ -92,7 +117,7 @@ def test_a_preview_that_cannot_be_written_is_told_so(tmp_path, monkeypatch, caps
     """A full disk is not a decoder that crashes."""
     write_videos(tmp_path, ["a.avi"])
     (tmp_path / "clip.mp4").mkdir()
-    job = json.dumps([str(tmp_path / "a.avi"), str(tmp_path / "a.jpg"), str(tmp_path / "clip.mp4")])
+    job = json.dumps([[str(tmp_path / "a.avi")], str(tmp_path / "a.jpg"), str(tmp_path / "clip.mp4")])
     monkeypatch.setattr("sys.stdin", io.StringIO(job + "\n"))
     previews.main()
     assert json.loads(capsys.readouterr().out).startswith("its preview could not be written: ")
@@ -100,7 +125,7 @@ def test_a_preview_that_cannot_be_written_is_told_so(tmp_path, monkeypatch, caps
 
 def test_previews_that_were_cut_off_are_made_anew(tmp_path):
     write_videos(tmp_path, ["a.avi"])
-    jobs = [("a.avi", str(tmp_path / "a.avi"), True)]
+    jobs = [("a.avi", [str(tmp_path / "a.avi")], True)]
     (made,) = make_previews(tmp_path / "clips", jobs, workers=1)
     picture, clip = made.picture, tmp_path / "clips" / made.clip
     whole = picture.read_bytes(), clip.read_bytes()

@@ -7,9 +7,11 @@ import io
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +20,9 @@ from tiny import p3d, write_two_classes
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.commands import report as command
-from pseudo3d.evaluation.scores import Scores
+from pseudo3d.evaluation.results import Measurement, Result, save_result
+from pseudo3d.evaluation.scores import Scores, save_scores
+from pseudo3d.visualize.report import maps
 from pseudo3d.visualize.report.runs import View, find_files, read_run, shown_videos
 from pseudo3d.visualize.report.sprites import make_sprites
 from pseudo3d.visualize.report.writing import write_report
@@ -127,10 +131,11 @@ def test_numbers_are_those_of_the_runs(made):
         assert {i for i, hit in enumerate(hits) if not hit} == wrong
         assert sum(n for true, said, n in view["confusion"] if true == said) == 11 - len(wrong)
         assert sum(n for _, _, n in view["confusion"]) == 11
-        assert all(0 <= x <= 1 and 0 <= y <= 1 for _, x, y in run["map"])
-    assert sorted(video for video, _, _ in data["runs"][0]["map"]) == list(range(11))
-    assert data["runs"][1]["map"] == []
-    assert data["runs"][1]["noMap"] == "the run does not name a feature store"
+        assert all(0 <= x <= 1 and 0 <= y <= 1 for _, x, y in view["map"])
+    first, second = (run["views"][0] for run in data["runs"])
+    assert sorted(video for video, _, _ in first["map"]) == list(range(11))
+    assert second["map"] == []
+    assert second["noMap"] == "the run does not name a feature store"
 
 
 def test_what_cannot_be_shown_is_told(made):
@@ -173,7 +178,7 @@ def test_without_its_videos_the_page_is_made(made, tmp_path, capsys):
     data = read_page(tmp_path / "p.html").data
     assert data["sheets"] == 0
     assert data["sprite"] == [-1] * 3
-    assert len(data["runs"][0]["map"]) == 3
+    assert len(data["runs"][0]["views"][0]["map"]) == 3
     assert "--root FOLDER" in capsys.readouterr().err
 
 
@@ -218,8 +223,8 @@ def test_videos_that_have_moved_are_found(tmp_path):
         (new / name).parent.mkdir(parents=True)
         (new / name).write_text("x")
     want = [str(new / "x/a.avi"), str(new / "y/b.avi"), str(new / "x/a.avi") + "#t=1,2", str(new / "gone.avi")]
-    assert find_files([run], videos, new) == want
-    assert find_files([run], videos, None)[0] == str(old / "x/a.avi")
+    assert find_files([run], videos, new) == [(path,) for path in want]
+    assert find_files([run], videos, None)[0] == (str(old / "x/a.avi"),)
 
 
 def test_the_store_says_where_its_videos_are(tmp_path):
@@ -228,7 +233,7 @@ def test_the_store_says_where_its_videos_are(tmp_path):
     (tmp_path / "data" / "set" / "x" / "a.avi").write_text("x")
     run = write_run(tmp_path / "run", "r", ["x/a.avi"], CLASSES, tmp_path / "nowhere", store=False)
     write_store(run / "features", ["set/x/a.avi"], CLASSES, tmp_path / "data")
-    assert find_files([read_run(run)], ["x/a.avi"], None) == [str(tmp_path / "data" / "set" / "x" / "a.avi")]
+    assert find_files([read_run(run)], ["x/a.avi"], None) == [(str(tmp_path / "data" / "set" / "x" / "a.avi"),)]
 
 
 def test_what_moves_goes_before_its_sheet(tmp_path):
@@ -334,6 +339,76 @@ def test_splits_are_kept_apart(tmp_path):
     assert make_scores(list("abcdef"), CLASSES, wrong={0}, seed=1).values == pytest.approx(read.views[1].scores.values)
 
 
+def test_every_split_may_have_a_store_of_its_own(tmp_path, capsys, monkeypatch):
+    """Of videos that the stores call otherwise than the lists; a video in two splits has a place in both maps."""
+    monkeypatch.setattr(maps, "tsne", lambda features: features[:, :2])
+    names = [f"v{i}.avi" for i in range(16)]
+    write_videos(tmp_path / "data" / "set", names)
+    run = tmp_path / "run"
+    run.mkdir()
+    tested = {"2": names[:6], "1": names[4:11], "3": names[9:]}  # in the order of --splits
+    for number, (split, videos) in enumerate(tested.items(), start=1):
+        save_scores(make_scores(videos, CLASSES), run / f"scores-{split}.parquet")
+        write_store(run / f"features-{number}", [f"set/{name}" for name in videos], CLASSES, tmp_path / "data",
+                    seed=number)  # fmt: skip
+    stores = [f"gone/features-{number}" for number in (1, 2, 3)]  # the run has moved since
+    facts = {"store": stores[0], "stores": stores, "root": str(tmp_path / "was_here"), "asked": {"splits": [*tested]}}
+    measured = tuple(Measurement("accuracy", 1.0, split) for split in tested)
+    save_result(Result("ucf101-network", "nets", measured, facts), run)
+    assert command.run([str(run), "--out", str(tmp_path / "p.html"), "--workers", "2"]) == 0
+    assert capsys.readouterr().err == ""
+    data = read_page(tmp_path / "p.html").data
+    assert data["reasons"] == {}
+    views = {view["split"]: view for view in data["runs"][0]["views"]}
+    for split, videos in tested.items():
+        assert [data["videos"][place[0]] for place in views[split]["map"]] == videos
+    read = read_run(run)
+    for view, stored in zip(read.views, read.stored, strict=True):
+        row = {video.removeprefix("set/"): values[:2] for video, values in
+               zip(stored.store.videos, stored.store.features("pool5"), strict=True)}  # fmt: skip
+        points = np.array([row[video] for video in view.scores.videos])
+        found = np.array([place[1:] for place in views[view.split]["map"]])
+        assert found - found[0] == pytest.approx((points - points[0]) / np.ptp(points, axis=0).max(), abs=2e-4)
+    shutil.rmtree(run / "features-2")  # of split 1
+    assert command.run([str(run), "--out", str(tmp_path / "q.html"), "--workers", "2"]) == 1
+    told = capsys.readouterr().err
+    assert "no map of nets, split 1: its feature store is not there any more: gone/features-2" in told
+    views = {view["split"]: view for view in read_page(tmp_path / "q.html").data["runs"][0]["views"]}
+    assert {split: bool(view["map"]) for split, view in views.items()} == {"1": False, "2": True, "3": True}
+
+
+def test_pairs_are_shown_side_by_side(tmp_path, capsys):
+    names = ["a b.avi", "c.avi", "d.avi", "e.avi"]
+    write_videos(tmp_path / "data" / "x y", names)
+    called = [f"x y/{name}" for name in names]
+    pairs = [f"fold 1, pair {i + 1}: {called[i]} {called[j]}" for i, j in ((0, 1), (1, 0), (2, 3), (3, 3), (2, 1))]
+    run = write_run(
+        tmp_path / "run", "pairs", pairs, ("not same", "same"), tmp_path / "data/x y", store=False, protocol="aslan"
+    )
+    write_store(run / "features", names, CLASSES, tmp_path / "data" / "x y")  # which starts at another folder
+    assert command.run([str(run), "--out", str(tmp_path / "p.html"), "--workers", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "p3d: no map of pairs: its scores are of pairs of videos, and a map shows single ones\n"
+    assert "5 videos, 5 of them with a clip" in told.out
+    page = read_page(tmp_path / "p.html")
+    data = page.data
+    assert "5 pairs of videos" in page.text
+    assert data["videos"][:2] == ["fold 1, pair 1: a b.avi and c.avi", "fold 1, pair 2: c.avi and a b.avi"]
+    colour = dict(zip(names, colours(4), strict=True))
+    for clip, (left, right) in zip(data["clip"], ((0, 1), (1, 0), (2, 3), (3, 3), (2, 1)), strict=True):
+        with av.open(str(tmp_path / "p_clips" / clip)) as file:
+            frame = next(file.decode(video=0)).to_ndarray(format="rgb24")
+        assert frame.shape == (48, 64 + 4 + 64, 3)
+        for half, video in ((frame[:, :60], left), (frame[:, 72:], right)):
+            assert np.abs(half.mean(axis=(0, 1)) - colour[names[video]]).max() < 12
+    (tmp_path / "data" / called[3]).unlink()
+    assert command.run([str(run), "--out", str(tmp_path / "q.html"), "--workers", "2"]) == 1
+    told = capsys.readouterr().err
+    (line,) = [line for line in told.splitlines() if line.startswith(f"failed: {pairs[2]}: ")]
+    assert "e.avi: there is no such file" in line  # which of both
+    assert "2 of 5 videos could not be shown" in told
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_from_videos_to_the_page(weights, tmp_path, capsys):
@@ -346,4 +421,4 @@ def test_from_videos_to_the_page(weights, tmp_path, capsys):
     data = read_page(tmp_path / "p.html").data
     assert len(data["videos"]) == 6
     assert None not in data["clip"]
-    assert len(data["runs"][0]["map"]) == 6
+    assert len(data["runs"][0]["views"][0]["map"]) == 6

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -11,9 +12,10 @@ from PIL import Image
 from report_runs import colours, make_scores, write_run, write_videos
 
 from pseudo3d.commands import report as command
-from pseudo3d.evaluation.results import Measurement, Result
+from pseudo3d.evaluation.results import Measurement, Result, read_result, save_result
+from pseudo3d.visualize.report.maps import VideoMap
 from pseudo3d.visualize.report.page import Content, build_page
-from pseudo3d.visualize.report.runs import Run, View
+from pseudo3d.visualize.report.runs import Run, Stored, View
 from pseudo3d.visualize.report.sidecar import Preview
 from pseudo3d.visualize.report.sprites import make_sprites
 
@@ -226,7 +228,8 @@ def test_a_video_that_is_gone_says_so(browser):
 
 def test_pointing_at_the_matrix_tells_its_cell(browser):
     x, y = browser.middle(".matrix-canvas")
-    browser.point(x, y)
+    width, height = browser.run("(c => [c.clientWidth, c.clientHeight])(document.querySelector('.matrix-canvas'))")
+    browser.point(x + width / 5, y + height / 5)  # beyond the names
     browser.wait("!tip.hidden")
     said = browser.run("[...tip.children].map(line => line.textContent)")
     assert said[0].startswith("true: ")
@@ -321,10 +324,10 @@ def big_page(folder, count, classes, name="many videos"):
     previews = [Preview(pictures[i % 50], f"{i:020x}.mp4") for i in range(count)]
     scores = make_scores(names, [f"class {i:03d}" for i in range(classes)], wrong=range(0, count, 7))
     result = Result("hits", name, (Measurement("video hit@1", 0.857),))
-    run = Run(folder, result, (View("", scores),), None, "", "pool5", ())
+    run = Run(folder, result, (View("", scores),), (Stored(None, "", "pool5"),), ())
     places = dict(zip(names, rng.uniform(0, 1, (count, 2)), strict=True))
     sprites = make_sprites([preview.picture for preview in previews])
-    content = Content("many videos", [run], names, previews, sprites, [(places, "")], "big_clips", [()])
+    content = Content("many videos", [run], names, previews, sprites, [[VideoMap(places)]], "big_clips", [()])
     (folder / "big.html").write_text(build_page(content, datetime(2026, 1, 1)))
     return folder / "big.html"
 
@@ -360,3 +363,44 @@ def test_a_long_name_pushes_no_number_out_of_a_narrow_window(tmp_path):
         browser.open(page)
         assert browser.run("document.querySelector('#classes td:last-child').getBoundingClientRect().right") <= 360
         assert browser.run("document.documentElement.scrollWidth") <= 360
+
+
+def write_page(folder, measurements, classes):
+    """The page of a run with these measurements and eight videos of so many classes."""
+    names = [f"v{i}.avi" for i in range(8)]
+    write_videos(folder / "data", names, frames=2)
+    run = write_run(
+        folder / "run", "p3d_resnet152, runs/best", names, classes, folder / "data", splits=("1",),
+        protocol="ucf101-network",
+    )  # fmt: skip
+    save_result(replace(read_result(run), measurements=measurements), run)
+    assert command.run([str(run), "--out", str(folder / "page.html"), "--workers", "1"]) == 0
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("width", [1180, 1000])
+def test_the_numbers_of_three_splits_are_all_in_sight(tmp_path, width):
+    measurements = [
+        Measurement(metric, 0.912, split, 0.011 if split == "mean" else None)
+        for split in ("1", "2", "3", "mean")
+        for metric in ("clip hit@1", "accuracy")
+    ]
+    page = write_page(tmp_path, tuple(measurements), CLASSES)
+    with Browser(tmp_path / "profile") as browser:
+        browser.size(width, 900)
+        browser.open(page)
+        box = "document.querySelector('#results .scroll')"
+        assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth")
+        assert browser.run(f"{box}.querySelectorAll('td').length") == 8
+
+
+def test_names_in_the_matrix_are_whole_where_there_is_room(tmp_path):
+    classes = [f"a class with quite a long name, {word}" for word in ("one", "two", "three", "four")]
+    page = write_page(tmp_path, (Measurement("accuracy", 1.0, "1"),), classes)
+    with Browser(tmp_path / "profile") as browser:
+        browser.size(1180, 900)
+        browser.open(page)
+        browser.run("""window.drawn = []; CanvasRenderingContext2D.prototype.fillText = function (text) {
+            window.drawn.push(text); }; redraw()""")
+        drawn = browser.run("window.drawn")
+        assert all(drawn.count(name) == 2 for name in classes), drawn

@@ -58,3 +58,17 @@ def test_a_long_name_leaves_room_for_the_curve(tmp_path):
         save_figure(figure, tmp_path / "roc")
     label = figure.axes[0].lines[0].get_label()
     assert label.startswith("p3d_resnet50, a_l…/checkpoints/best, AUC ")
+
+
+@pytest.mark.parametrize("count", [1, 4, 15])
+def test_the_legend_hides_no_curve(count):
+    figure = plot_roc(curves(count))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    (axes,) = figure.axes
+    assert axes.get_legend() is None
+    assert [text.get_text() for text in legend.get_texts()][-1] == "chance"
+    box = legend.get_window_extent()
+    assert box.y1 <= axes.get_tightbbox().y0 + 2  # of its own margin
+    assert box.y0 >= 0
+    assert axes.get_window_extent().height > 0.7 * figure.bbox.width

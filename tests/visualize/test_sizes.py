@@ -120,3 +120,10 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
     assert code == 2
     assert len(err) == 1
     assert not list(tmp_path.glob("sizes*"))
+
+
+def test_networks_differ_by_shape_and_by_colour():
+    points = [*published_points("ucf101"), measured_point(sports("a")), measured_point(sports("b"))]
+    for axes in plot_sizes(points, "ucf101").axes:
+        assert len({line.get_marker() for line in axes.lines}) == len(points) == 7
+        assert len({line.get_color() for line in axes.lines}) == len(points)

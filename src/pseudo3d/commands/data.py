@@ -87,10 +87,10 @@ def check(
 
     if out is not None:
         _check_out(out)
-    title, samples, missing, notes = _read(name, data, lists, splits)
+    title, samples, missing, notes, mislabelled = _read(name, data, lists, splits)
     _print_set(title, samples, notes, own=name == _OWN)
     decoders = Decoders(default_workers(gpu=True) if workers is None else workers, timeout, memory)
-    problems = _found(decoders, samples, missing, _names_of(name), decode)
+    problems = [*_found(decoders, samples, missing, _names_of(name), decode), *mislabelled]
     _print_problems(problems, out)
     if out is not None:
         _write(out, problems)
@@ -135,9 +135,10 @@ def _found(
 
 def _read(
     name: str, data: Path, lists: Path | None, splits: str | None
-) -> "tuple[str, list[SampleList], tuple[str, ...], tuple[str, ...]]":
-    """The set by its splits: title, samples of each, what is missing, notes."""
+) -> "tuple[str, list[SampleList], tuple[str, ...], tuple[str, ...], list[Problem]]":
+    """The set by its splits: title, samples of each, what is missing, notes, and what its lists say themselves."""
     from pseudo3d.data.annotations import read_samples
+    from pseudo3d.data.check import Problem
     from pseudo3d.data.official import DATASETS, SPLITS, read_official
     from pseudo3d.errors import Pseudo3dError
 
@@ -146,12 +147,13 @@ def _read(
             raise Pseudo3dError(
                 "--lists and --splits are for official data sets: leave them out, or give a list as --data"
             )
-        return str(data), [read_samples(data)], (), ()
+        return str(data), [read_samples(data)], (), (), []
     if name == "aslan":
         from pseudo3d.data.official.aslan import read_aslan
 
         pairs = read_aslan(data, lists)
-        return "ASLAN", [pairs.samples], pairs.missing, pairs.notes
+        odd = [Problem("mislabelled", pair, reason) for pair, reason in pairs.mislabelled]
+        return "ASLAN", [pairs.samples], pairs.missing, pairs.notes, odd
     if name not in DATASETS:
         raise Pseudo3dError(
             f"no data set {name!r}; there are {', '.join(DATASETS)}, aslan, and {_OWN} for your own data"
@@ -167,6 +169,7 @@ def _read(
         [one.samples for one in sets],
         missing,
         tuple(dict.fromkeys(note for one in sets for note in one.notes)),
+        [],
     )
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,15 @@ _PROTOCOLS = {
     "hmdb51": "the same on HMDB51",
     "activitynet": "top-1, top-3, mAP on the validation set of ActivityNet v1.3 (Table 4)",
     "sports1m": "clip hit@1, video hit@1 and hit@5 on the test set of Sports-1M (Table 2)",
-    "kinetics": "the same on the validation set of Kinetics-400 or -600",
+    "kinetics": "the same on the validation set of Kinetics-400, -600 or -700",
     "aslan": "do two videos show the same action? 12 similarities on 4 layers, 10 folds (Table 5)",
     "yupenn": "scenes of YUPENN, one video left out at a time (Table 6)",
     "dynamic-scene": "scenes of Dynamic Scene, one video left out at a time (Table 6)",
     "fuse": "late fusion of the scores of several runs or other tools",
 }
+
+# What a judged store leaves; a folder with other files is another run's or somebody's and is left alone.
+_OWN = re.compile(r"metrics\.json|confusion\.(png|svg)|\..*")
 
 _HELP = """usage: p3d evaluate STORE [...]         judge any store's features by a linear SVM
        p3d evaluate PROTOCOL --out OUT [...]
@@ -80,7 +84,7 @@ def evaluate(
 
     Train and test are the store's own splits; without them, cross-validation that keeps the videos
     of one source on one side. Features are L2-normalised first. Writes metrics.json and the confusion
-    matrix as PNG and SVG.
+    matrix as PNG and SVG, into a folder of their own.
 
     Example: p3d evaluate features
 
@@ -97,16 +101,54 @@ def evaluate(
 
     if not 0 < c < float("inf") or folds < 2:
         raise Pseudo3dError(f"--c must be above 0 and --folds at least 2, got {c} and {folds}")
+    if out is None and "://" in store:
+        raise Pseudo3dError(f"{store}: results go into a folder of this machine; name it with --out")
     features = FeatureStore(store)
     if len(features) == 0:
         raise Pseudo3dError(f"{store}: holds no features ({len(features.failures)} videos failed); extract some first")
-    result, notes = _judge(features, layer, groups, folds, c)
-    if out is None and "://" in store:
-        raise Pseudo3dError(f"{store}: results go into a folder of this machine; name it with --out")
+    place = store if "://" in store else str(Path(store).absolute())
+    _check_out(Path(store) / "evaluation" if out is None else out, None if out is None else place)
     out = Path(store) / "evaluation" if out is None else out
-    _write(result, out, layer, c, notes, failed=len(features.failures))
+    result, notes = _judge(features, layer, groups, folds, c)
+    _write(result, out, place, layer, c, notes, failed=len(features.failures))
     _print(result, out, c, notes, failed=len(features.failures))
     return 0
+
+
+def _check_out(out: Path, store: str | None) -> None:
+    """Refuse a folder that holds something else, before any work is done.
+
+    Args:
+        out: the folder.
+        store: the store that is judged; None where the folder is the store's own, which may have moved with it.
+
+    Raises:
+        Pseudo3dError: a file, a folder with other files, or what was found of another store.
+    """
+    from pseudo3d.errors import Pseudo3dError, first_few, printable
+
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
+    there = sorted(path.name for path in out.iterdir())
+    others = [name for name in there if not _OWN.fullmatch(name)]
+    pictures = [name for name in there if name.startswith("confusion.")]
+    if others or (pictures and "metrics.json" not in there):
+        raise Pseudo3dError(
+            f"{out}: holds other files ({first_few(others or pictures)}); give a folder of its own for --out"
+        )
+    if "metrics.json" not in there:
+        return
+    try:
+        before = json.loads((out / "metrics.json").read_bytes())
+    except ValueError:
+        before = None
+    if not isinstance(before, dict) or not {"svm C", "confusion"} <= before.keys():
+        raise Pseudo3dError(f"{out / 'metrics.json'}: is not of p3d evaluate STORE; give another folder for --out")
+    other = before.get("store", store)
+    if store is not None and other != store:
+        raise Pseudo3dError(f"{out}: holds what was found of {printable(other)}; give another folder for --out")
 
 
 def _judge(
@@ -167,19 +209,19 @@ def _notes(features: "FeatureStore", groups: "Sequence[str | None]", tested: set
     return (*seen, *copies)
 
 
-def _write(result: "SvmResult", out: Path, layer: str, c: float, notes: Sequence[str], *, failed: int) -> None:
+def _write(
+    result: "SvmResult", out: Path, store: str, layer: str, c: float, notes: Sequence[str], *, failed: int
+) -> None:
     from pseudo3d import files
-    from pseudo3d.errors import Pseudo3dError
     from pseudo3d.visualize.plots import plot_confusion, save_figure
 
-    if out.exists() and not out.is_dir():
-        raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
     out.mkdir(parents=True, exist_ok=True)
     matrix = result.confusion()
     metrics = {
         "accuracy": result.accuracy,
         "videos": len(result.videos),
         "protocol": result.protocol,
+        "store": store,
         "layer": layer,
         "svm C": c,
         "failed videos left out": failed,

@@ -35,8 +35,8 @@ def gradcam(
 ) -> int:
     """Show which places and moments of videos speak for a class: Grad-CAM, as an overlay video.
 
-    Writes NAME.mp4 (left what the network sees, right with the map over it) and NAME.png (eight moments) for each
-    video. All of a video is on one scale.
+    Writes NAME.mp4 (left what the network sees, right the map over it in grey) and NAME.png (eight moments with their
+    times, the class, its probability and the scale) for each video. All of a video is on one scale.
 
     Example: p3d visualize gradcam new.mp4 --weights runs/first/checkpoints/best --out maps
 
@@ -135,6 +135,7 @@ def _explain(network: "VideoModel", video: str, stem: Path, target: str, layer: 
     from pseudo3d.video.transforms import center_crop
     from pseudo3d.visualize import animation
     from pseudo3d.visualize.gradcam import explain_frames, mean_probabilities, overlay
+    from pseudo3d.visualize.gradcam_sheet import save_gradcam_sheet
 
     p = network.preprocessing
     _check_length(video)
@@ -148,7 +149,11 @@ def _explain(network: "VideoModel", video: str, stem: Path, target: str, layer: 
     seconds = float(clip.timestamps[-1] - clip.timestamps[0])
     fps = (len(frames) - 1) / seconds if len(frames) > 1 and seconds > 0 else 25.0
     movie = animation.save_mp4(shown, stem.with_name(f"{stem.name}.mp4"), fps=fps)
-    moments = np.linspace(0, len(shown) - 1, min(8, len(shown))).round().astype(int)
-    animation.save_sheet(shown[moments], stem.with_name(f"{stem.name}.png"), columns=2)
-    dark = "" if maps.max() > 0 else " (nothing speaks for it: the maps are dark)"
-    return f"{movie}: {class_title(network, number)}, probability {prob[number]:.1%}{dark}"
+    moments = np.linspace(0, len(shown) - 1, min(8, len(shown))).round().astype(int).tolist()
+    said = f"{class_title(network, number)}, probability {prob[number]:.1%}"
+    save_gradcam_sheet(
+        frames, maps, moments, clip.timestamps[moments], stem.with_name(f"{stem.name}.png"), title=said,
+        note=f"Grad-CAM on {layer}: {Path(video).name}",
+    )  # fmt: skip
+    dark = "" if maps.max() > 0 else " (nothing speaks for it: the maps are 0 everywhere)"
+    return f"{movie}: {said}{dark}"

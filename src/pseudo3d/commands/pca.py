@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from pseudo3d.commands.protocol_classify import Constant, check_constant
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -41,7 +43,7 @@ def pca(
     allow_missing: tyro.conf.FlagCreatePairsOff[bool] = False,
     groups: Path | None = None,
     folds: int = 5,
-    c: float = 1.0,
+    c: Constant = 1.0,
 ) -> int:
     """Draw accuracy against the number of dimensions that features are reduced to by PCA (Figure 6 of the paper).
 
@@ -66,15 +68,19 @@ def pca(
         allow_missing: leave out videos of the official lists that a store lacks, and count them.
         groups: file of `path group` lines, when a store does not know the sources.
         folds: of the cross-validation.
-        c: the SVM's constant (the paper states none; 1 is ours).
+        c: the SVM's constant (the paper states none; 1 is ours), or cv: chosen on the training videos of each SVM.
     """
     from pseudo3d.commands.output import print_table
+    from pseudo3d.evaluation.svm_solver import given_footnote
+    from pseudo3d.visualize.outputs import check_pictures
 
     _check_options(stores, layer, names, folds, c)
+    check_pictures(out, "pca")
     official = _official(dataset, data, lists, splits, groups)
     read = partial(_read, lists=official, groups=groups, allow_missing=allow_missing)
     layers = layer * len(stores) if len(layer) == 1 else layer
     curves, notes = _measure(read, stores, layers, names, partial(_accuracies, dims=dims, folds=folds, c=c))
+    notes += given_footnote(c)
     for path in _write(out, curves, notes, layers, stores, c):
         print(path)
     print_table(("", "dimensions", "accuracy"), _rows(curves))
@@ -98,7 +104,7 @@ class _Videos:
 
 
 def _check_options(
-    stores: tuple[str, ...], layer: tuple[str, ...], names: tuple[str, ...], folds: int, c: float
+    stores: tuple[str, ...], layer: tuple[str, ...], names: tuple[str, ...], folds: int, c: Constant
 ) -> None:
     from pseudo3d.errors import Pseudo3dError
 
@@ -110,8 +116,9 @@ def _check_options(
         raise Pseudo3dError(f"--names takes one for each of the {len(stores)} stores, got {len(names)}")
     if len(set(names)) < len(names):
         raise Pseudo3dError("--names has a name twice; each line needs its own")
-    if not 0 < c < float("inf") or folds < 2:
-        raise Pseudo3dError(f"--c must be above 0 and --folds at least 2, got {c} and {folds}")
+    check_constant(c)
+    if folds < 2:
+        raise Pseudo3dError(f"--folds must be at least 2, got {folds}")
 
 
 def _official(
@@ -235,7 +242,7 @@ def _read_array(path: Path, groups: Path | None) -> _Videos:
     return _of_samples(path.stem, features, samples if groups is None else assign_groups(samples, read_groups(groups)))
 
 
-def _accuracies(videos: _Videos, *, dims: tuple[int, ...], folds: int, c: float) -> "Reduction":
+def _accuracies(videos: _Videos, *, dims: tuple[int, ...], folds: int, c: Constant) -> "Reduction":
     from pseudo3d.evaluation.reduction import accuracy_by_dimension
 
     return accuracy_by_dimension(
@@ -289,6 +296,8 @@ def _name(name: str, taken: list[str]) -> str:
 
 
 def _notes(name: str, curve: "Reduction", videos: list[_Videos]) -> list[str]:
+    from pseudo3d.evaluation.svm_solver import chosen_footnote
+
     notes = [f"{name}: {note}" for note in dict.fromkeys(note for each in videos for note in each.notes)]
     if left_out := sum(each.left_out for each in videos):
         what = "videos have no features and are" if left_out > 1 else "video has no features and is"
@@ -297,7 +306,8 @@ def _notes(name: str, curve: "Reduction", videos: list[_Videos]) -> list[str]:
         dims = ", ".join(map(str, curve.left_out))
         notes.append(f"{name}: {dims} dimensions are left out: more than its {curve.full_dim} numbers or its training "
                      "videos span")  # fmt: skip
-    return notes
+    chosen = [c for constants in curve.chosen for c in constants]
+    return [*notes, *(f"{name}: {note}" for note in chosen_footnote(chosen, "videos"))]
 
 
 def _rows(curves: list[tuple[str, "Reduction"]]) -> list[tuple[str, str, str]]:
@@ -314,13 +324,14 @@ def _write(
     notes: list[str],
     layers: tuple[str, ...],
     stores: tuple[str, ...],
-    c: float,
+    c: Constant,
 ) -> list[Path]:
     from pseudo3d import files
+    from pseudo3d.visualize.outputs import stem_of
     from pseudo3d.visualize.pca import plot_reductions
     from pseudo3d.visualize.plots import save_figure
 
-    out = out.with_suffix("") if out.suffix in (".png", ".svg", ".json", ".csv") else out
+    out = stem_of(out, "pca")
     written = save_figure(plot_reductions(curves), out)
     lines = [
         {"name": name, "store": store, "layer": layer, **asdict(curve)}

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from pseudo3d.commands.protocol_results import Finished, check_out, confusion_of
-from pseudo3d.commands.protocol_sets import check_weights, check_weights_differ, notes_of, refuse_same_weights
+from pseudo3d.commands.protocol_sets import (
+    check_class_orders,
+    check_weights,
+    check_weights_differ,
+    notes_of,
+    refuse_same_weights,
+)
 from pseudo3d.commands.protocol_source import Source, Wanted, departures, listed_once, open_store
 
 if TYPE_CHECKING:
@@ -100,6 +107,7 @@ def classify(protocol: Protocol, source: Source) -> Finished:
     """
     from pseudo3d.evaluation.classification import constant_footnote, lacking_footnote
     from pseudo3d.evaluation.representations import check_same_network
+    from pseudo3d.evaluation.svm_solver import given_footnote
 
     svm = protocol.svm
     source.check(1 if svm is not None else len(protocol.splits))
@@ -112,23 +120,43 @@ def classify(protocol: Protocol, source: Source) -> Finished:
     footnotes = dict.fromkeys(_notes_of_all(sets, protocol, source))
     check_sides_of(sets, protocol, source)
     if svm is not None:
+        footnotes |= dict.fromkeys(given_footnote(svm.c))
         videos = listed_once([each.samples for each in sets.values()], protocol.sides)
         stores = [open_store(source, videos, protocol.wanted)] * len(sets)
     else:
         several = len(sets) > 1
         stores = [
-            open_store(source, each.samples.split(protocol.tested), protocol.wanted, i if several else None)
+            open_store(
+                source, each.samples.split(protocol.tested), protocol.wanted, i if several else None,
+                on_network=partial(_columns, protocol, each.samples.split(protocol.tested)),
+            )
             for i, each in enumerate(sets.values())
-        ]
+        ]  # fmt: skip
+        check_class_orders((str(store.location), store.info.get("class_names")) for store in stores)
     check_same_network(stores, same_weights=False)
     if svm is None:
         refuse_same_weights((store.location, store.info.get("weights")) for store in stores)
-    runs = {}
+    runs, own = {}, {}
     for (split, each), store in zip(sets.items(), stores, strict=True):
-        runs[split], more = _run(protocol, each, store, source)
-        more += (*lacking_footnote(runs[split]), *constant_footnote(runs[split]))
-        footnotes |= dict.fromkeys(f"split {split}: {note}" if len(sets) > 1 else note for note in more)
+        runs[split], own[split] = _run(protocol, each, store, source)
+        own[split] += (*lacking_footnote(runs[split]), *constant_footnote(runs[split]))
+    footnotes |= dict.fromkeys(_by_split(own))
     return _finished(protocol, source, stores, sets, runs, asked, tuple(footnotes))
+
+
+def _by_split(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Each note once, with the splits that it is said of where there are several."""
+    said: dict[str, list[str]] = {}
+    for split, own in notes.items():
+        for note in own:
+            said.setdefault(note, []).append(split)
+    for note, splits in said.items():
+        if len(notes) == 1:
+            yield note
+        elif len(splits) == len(notes):
+            yield f"every split: {note}"
+        else:
+            yield f"split{'s' if len(splits) > 1 else ''} {' and '.join(splits)}: {note}"
 
 
 def _notes_of_all(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source: Source) -> Iterator[str]:
@@ -145,7 +173,7 @@ def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source
 
     Raises:
         Pseudo3dError: no video to test on, one on both sides, weights that were trained on one, one network for several
-            splits, or a network for other classes.
+            splits, a network for other classes, or networks with the classes in different orders.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.honesty import check_sides
@@ -157,20 +185,41 @@ def check_sides_of(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source
             raise Pseudo3dError(f"{official.title}: no video is in the split {protocol.tested!r}")
         check_weights(source, tested, number if protocol.svm is None else 0)
         if protocol.svm is None and source.weights and source.class_names is None:
-            _check_classes(protocol, Path(source.weights[number]), tested)
+            network = _named_classes(Path(source.weights[number]))
+            if network:
+                _columns(protocol, tested, network, len(network))
     check_weights_differ(source)
+    if protocol.svm is None and source.class_names is None:
+        check_class_orders((weights, _named_classes(Path(weights))) for weights in source.weights)
 
 
-def _check_classes(protocol: Protocol, weights: Path, tested: "SampleList") -> None:
-    """Refuse a pretrained folder that names other classes; of other weights it shows when they are loaded."""
-    from pseudo3d.evaluation.classification import class_columns, truth_of
+def _named_classes(weights: Path) -> tuple[str, ...]:
+    """The classes of a pretrained folder; of other weights they show when they are loaded."""
     from pseudo3d.weights.pretrained import CONFIG_NAME, read_config
 
-    network = tuple(read_config(weights)["class_names"] or ()) if (weights / CONFIG_NAME).is_file() else ()
-    if network and protocol.own_classes:
-        truth_of(tested.samples, network)
-    elif network:
-        class_columns(network, tested.class_names, len(network))
+    return tuple(read_config(weights)["class_names"] or ()) if (weights / CONFIG_NAME).is_file() else ()
+
+
+def _columns(
+    protocol: Protocol, tested: "SampleList", network: Sequence[str], outputs: int
+) -> tuple[tuple[str, ...], list[int], tuple[str, ...]]:
+    """The classes that are told apart, which of a network's outputs each is, and what is to be said of it.
+
+    Args:
+        protocol: whose classes.
+        tested: the videos.
+        network: its class names, or none.
+        outputs: how many it has.
+
+    Raises:
+        Pseudo3dError: the network is for other classes.
+    """
+    from pseudo3d.evaluation.classification import class_columns, truth_of
+
+    names = tuple(network) if protocol.own_classes and network else tested.class_names
+    columns, notes = class_columns(network, names, outputs)
+    truth_of(tested.samples, names)
+    return names, columns, notes
 
 
 def _run(
@@ -209,14 +258,13 @@ def _run(
 def _network(
     protocol: Protocol, tested: "SampleList", store: "FeatureStore", source: Source
 ) -> tuple["SplitScores", tuple[str, ...]]:
-    from pseudo3d.evaluation.classification import SplitScores, class_columns, clip_hit_at_1, truth_of
+    from pseudo3d.evaluation.classification import SplitScores, clip_hit_at_1, truth_of
     from pseudo3d.evaluation.honesty import check_not_trained_on, left_out_footnote
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.scores import Scores
 
     network = tuple(store.info.get("class_names") or ())
-    names = network if protocol.own_classes and network else tested.class_names
-    columns, notes = class_columns(network, names, store.shape("prob")[0])
+    names, columns, notes = _columns(protocol, tested, network, store.shape("prob")[0])
     found = read_representations(store, tested, ("prob",), allow_missing=source.allow_missing)
     notes += check_not_trained_on(store.info, found.samples, root=tested.root, sources=found.sources)
     truth = truth_of(found.samples, names)

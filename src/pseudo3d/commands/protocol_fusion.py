@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ def fuse_scores(sources: Sequence[str], out: Path, weights: Sequence[float], equ
         name: of the row.
 
     Raises:
-        Pseudo3dError: fewer than two sources, no scores, other splits, videos or classes in one than in another.
+        Pseudo3dError: fewer than two sources, the same one twice, no scores, other splits, videos or classes in one
+            than in another.
     """
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.classification import measurements_of
@@ -60,6 +62,7 @@ def fuse_scores(sources: Sequence[str], out: Path, weights: Sequence[float], equ
     for split in splits:
         by_split[split], found[split], notes = _fuse_split(scored, split, weights, equal)
         footnotes |= dict.fromkeys(notes)
+    footnotes |= dict.fromkeys(_weights_footnotes(scored, found, weights, equal))
     values = {split: measure(scores) for split, scores in by_split.items()}
     title = name or " + ".join(each.result.name if each.result is not None else each.name for each in scored)
     facts = {
@@ -169,6 +172,7 @@ def _fuse_split(
     test = [read_scores(each.test.get(split, each.test.get("", Path()))) for each in scored]
     train = [read_scores(each.train[split]) for each in scored if split in each.train]
     train = train if len(train) == len(scored) else []
+    _check_differ([each.name for each in scored], test)
     if weights:
         shares: Sequence[float] = weights
         told = f"weights were given: {', '.join(f'{weight:g}' for weight in weights)}"
@@ -187,6 +191,45 @@ def _fuse_split(
     return fused, shares, notes
 
 
+def _check_differ(names: Sequence[str], scores: "Sequence[Scores]") -> None:
+    """Refuse a source that is there twice, under whatever names: it would count twice in silence.
+
+    Raises:
+        Pseudo3dError: it names both.
+    """
+    import numpy as np
+
+    from pseudo3d.errors import Pseudo3dError
+
+    def content(each: "Scores") -> tuple[list[str], list[str], np.ndarray]:
+        videos, classes = np.argsort(each.videos), np.argsort(each.class_names)
+        values = each.values[np.ix_(videos, classes)]
+        return sorted(each.videos), sorted(each.class_names), values
+
+    told = list(zip(names, map(content, scores), strict=True))
+    for (one, first), (other, second) in combinations(told, 2):
+        if first[:2] == second[:2] and np.array_equal(first[2], second[2]):
+            raise Pseudo3dError(
+                f"{one} and {other} have the same scores: name each source once (--weights gives one more weight)"
+            )
+
+
+def _weights_footnotes(
+    scored: Sequence[_Scored], found: Mapping[str, Sequence[float]], weights: Sequence[float], equal: bool
+) -> list[str]:
+    """The weights that training scores gave, by split where they differ."""
+    if weights or equal:
+        return []
+    told = {
+        split: "weights found on the training videos' scores: " + ", ".join(f"{share:.3g}" for share in found[split])
+        for split in found
+        if all(split in each.train for each in scored)
+    }
+    if len(set(told.values())) == 1 and len(told) == len(found):
+        return [next(iter(told.values()))]
+    return [f"split {split}: {text}" for split, text in told.items()]
+
+
 def _footnotes_of(scored: Sequence[_Scored]) -> list[str]:
     """The runs' own footnotes; what is said of some of them only, with their names."""
     runs = [each for each in scored if each.result is not None]
@@ -198,9 +241,11 @@ def _footnotes_of(scored: Sequence[_Scored]) -> list[str]:
     return out
 
 
-def _place_of_videos(scored: Sequence[_Scored]) -> dict[str, str]:
-    """Store and root of the first run that has them, for reports."""
+def _place_of_videos(scored: Sequence[_Scored]) -> dict[str, object]:
+    """Stores, in the order of which splits, and root of the first run that has them, for reports."""
     for each in scored:
         if each.result is not None and each.result.facts.get("root"):
-            return {key: each.result.facts[key] for key in ("store", "root") if each.result.facts.get(key)}
+            facts = each.result.facts
+            told = {"splits": facts.get("asked", {}).get("splits"), **facts}
+            return {key: told[key] for key in ("store", "stores", "splits", "root") if told.get(key)}
     return {}

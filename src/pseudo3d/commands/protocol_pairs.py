@@ -39,7 +39,7 @@ def evaluate_pairs(
     from pseudo3d.evaluation.metrics import roc_curve
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.results import Measurement, Result
-    from pseudo3d.evaluation.svm_solver import chosen_footnote
+    from pseudo3d.evaluation.svm_solver import chosen_footnote, given_footnote
     from pseudo3d.visualize.roc import plot_roc
 
     source.check()
@@ -49,7 +49,7 @@ def evaluate_pairs(
     asked |= {**data.asked(), **source.asked()}
     check_out(source.out, "aslan", asked)
     pairs = read_aslan(data.data, data.lists, view)
-    notes = notes_of(pairs, source)
+    notes = tuple(note for note in notes_of(pairs, source) if note != f"View-{view}")  # View-1 is told as a departure
     check_weights(source, pairs.samples)
     store = open_store(source, pairs.samples, wanted)
     found = read_representations(store, pairs.samples, wanted.layers, allow_missing=source.allow_missing)
@@ -60,7 +60,7 @@ def evaluate_pairs(
     )
     notes += (*left_out_footnote(found.left_out), *dropped, *departures(store, wanted))
     chosen = said.constants if c == "cv" else ()
-    notes += (*_departures(wanted.layers, view, standardise), *chosen_footnote(chosen, "pairs"))
+    notes += (*_departures(wanted.layers, view, standardise), *given_footnote(c), *chosen_footnote(chosen, "pairs"))
     facts = {
         "asked": asked,
         "classifier": "linear SVM",

@@ -139,7 +139,7 @@ def _print_own(result: "Result") -> None:
             error = f" ± {found.error:.1%}" if found is not None and found.error is not None else ""
             cells.append("-" if found is None else f"{found.value:.1%}{error}")
         rows.append((metric, *cells))
-    heads = [f"split {split}" if split.isdecimal() else split for split in splits]
+    heads = [f"split {split}" if split.isdecimal() else split or "value" for split in splits]
     print_table(("measured here", *heads), rows)
 
 

@@ -45,7 +45,7 @@ def leave_one_out(
     from pseudo3d.evaluation.honesty import check_copies, check_not_trained_on, left_out_footnote
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.evaluation.results import Result
-    from pseudo3d.evaluation.svm_solver import chosen_footnote
+    from pseudo3d.evaluation.svm_solver import chosen_footnote, given_footnote
 
     source.check()
     check_constant(c)
@@ -56,13 +56,13 @@ def leave_one_out(
     check_weights(source, official.samples)
     wanted = _AUTHORS if variant == "authors" else Wanted(("pool5",))
     store = open_store(source, official.samples, wanted)
-    notes += (*_differences(store, variant), *departures(store, wanted))
+    notes += (*_told_of(store, variant), *departures(store, wanted))
     found = read_representations(store, official.samples, ("pool5",), allow_missing=source.allow_missing)
     notes += check_not_trained_on(store.info, found.samples, root=official.samples.root, sources=found.sources)
     notes += check_copies(found.samples, found.sources)
     said, chosen = _scored(found, names, variant, c)
     scores = {"": said}
-    notes += chosen_footnote(chosen, "videos")
+    notes += (*given_footnote(c), *chosen_footnote(chosen, "videos"))
     facts = {
         "asked": asked,
         "classifier": "linear SVM, one video left out at a time",
@@ -109,11 +109,11 @@ def _check_classes(names: Sequence[str], counts: Iterable[int]) -> None:
         )
 
 
-def _differences(store: "FeatureStore", variant: Variant) -> tuple[str, ...]:
-    """What of the authors' way a store that is there was not made in."""
+def _told_of(store: "FeatureStore", variant: Variant) -> tuple[str, ...]:
+    """Which variant it is, and what of the authors' way a store that is there was not made in."""
     if variant == "plain":
-        return ()
-    notes = []
+        return ("variant plain: L2-normalised features, without the authors' signed square root",)
+    notes = ["variant authors: signed square root of the features, then L2"]
     if not store.info.get("mirror"):
         notes.append("features of the mirror image are not averaged in, as the authors did (p3d extract --mirror)")
     resize = store.info.get("preprocessing", {}).get("resize")

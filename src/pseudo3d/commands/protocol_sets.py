@@ -144,6 +144,29 @@ def refuse_same_weights(named: Iterable[tuple[str, str | None]]) -> None:
             seen[weights] = name
 
 
+def check_class_orders(named: Iterable[tuple[str, Sequence[str] | None]]) -> None:
+    """Refuse networks of several splits that have the same classes in different orders.
+
+    Args:
+        named: what has classes, and which ones in order; none for what does not say.
+
+    Raises:
+        Pseudo3dError: it names the first two that differ, and the first class in which they do.
+    """
+    from pseudo3d.errors import Pseudo3dError, printable
+
+    told = [(name, list(classes)) for name, classes in named if classes]
+    for name, classes in told[1:]:
+        first, others = told[0]
+        if classes != others and set(classes) == set(others) and len(classes) == len(others):
+            place = next(i for i, (a, b) in enumerate(zip(others, classes, strict=True)) if a != b)
+            raise Pseudo3dError(
+                f"{first} and {name} have the same classes in different orders (class {place} is "
+                f"{printable(others[place])!r} and {printable(classes[place])!r}): one of them was trained on another "
+                "class list; train the networks of all splits on the same one"
+            )
+
+
 def notes_of(
     official: "OfficialSet | PairSet",
     source: "Source",

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,10 +25,10 @@ class Source:
 
     Args:
         out: folder of the results: result.json, scores, tables, pictures, and the features if they are extracted.
-        features: a store that p3d extract made of these videos, or its URL; several where every split has a network of
-            its own, in the order of --splits.
+        features: a store that p3d extract made of these videos, or its URL. Several for --classifier
+            network of ucf101 and hmdb51 alone: one for each split, in the order of --splits.
         weights: the network to extract with, if there is no store: a pretrained folder, a weights file, "imagenet" or
-            "hf:owner/name"; several where every split has a network of its own.
+            "hf:owner/name". Several as for --features.
         name: what the row is called in the tables.
         allow_missing: go on without the videos that have no features; the table says how many.
         model: for extraction: name of the network; auto is the one that the weights are of.
@@ -142,7 +142,14 @@ class Wanted:
         return " ".join(words)
 
 
-def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: int | None = None) -> "FeatureStore":
+def open_store(
+    source: Source,
+    samples: "SampleList",
+    wanted: Wanted,
+    number: int | None = None,
+    *,
+    on_network: Callable[[Sequence[str], int], Any] = lambda class_names, outputs: None,
+) -> "FeatureStore":
     """The store to evaluate: the one that is given, or OUT/features, extracted now or from where it stopped.
 
     Args:
@@ -150,6 +157,8 @@ def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: in
         samples: the videos that are needed.
         wanted: what of them.
         number: place of the split among ``source.features`` or ``source.weights`` where each has its own.
+        on_network: called with the class names (or none) and the number of classes of a network to extract with, once
+            it is loaded and before it sees a video; what it raises ends the extraction.
 
     Raises:
         Pseudo3dError: no such store, a layer that it does not have, or no video could be used.
@@ -161,7 +170,7 @@ def open_store(source: Source, samples: "SampleList", wanted: Wanted, number: in
     if source.features:
         store = FeatureStore(source.features[number or 0])
     else:
-        _extract(source, samples, wanted, number)
+        _extract(source, samples, wanted, number, on_network)
         store = FeatureStore(source.out / _numbered("features", number))
     if len(store) == 0:
         raise Pseudo3dError(f"{store.location}: holds no features ({len(store.failures)} videos failed)")
@@ -188,7 +197,7 @@ def departures(store: "FeatureStore", wanted: Wanted) -> tuple[str, ...]:
     if sampler is not None and sampler != wanted.sampler:
         notes.append(f"clips were chosen by the sampler {sampler}; this protocol's is {wanted.sampler}")
     if clips is not None and clips != _CLIPS and sampler != "sliding":  # which takes as many as a video has
-        notes.append(f"{clips} clips of each video were taken; the paper takes {_CLIPS}")
+        notes.append(f"{clips} clips of each video were taken; this protocol takes {_CLIPS}")
     if store.info.get("weights") == "random":
         notes.append("the network is untrained (random weights): its features are noise")
     if store.info.get("mirror") and not wanted.mirror:
@@ -196,15 +205,20 @@ def departures(store: "FeatureStore", wanted: Wanted) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _extract(source: Source, samples: "SampleList", wanted: Wanted, number: int | None) -> None:
+def _extract(
+    source: Source,
+    samples: "SampleList",
+    wanted: Wanted,
+    number: int | None,
+    on_network: Callable[[Sequence[str], int], Any],
+) -> None:
     from pseudo3d.commands.encoders import started_encoder
     from pseudo3d.commands.extract import Job
     from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.features.store import read_info
 
     if not samples.samples:
         raise Pseudo3dError(f"{samples.root}: there is no video to extract")
-    source.out.mkdir(parents=True, exist_ok=True)
-    _write_list(samples, source.out / f"{_numbered('videos', number)}.csv")
     store = str(source.out / _numbered("features", number))
     with started_encoder(
         model=source.model,
@@ -220,6 +234,11 @@ def _extract(source: Source, samples: "SampleList", wanted: Wanted, number: int 
         batch_size=source.batch_size,
         workers=source.workers,
     ) as encoder:
+        if read_info(store) is None:  # else it has been looked at, and an earlier run says how this one runs
+            network = encoder.load(source.clips * len(samples.samples)).network
+            on_network(tuple(network.class_names or ()), network.architecture.num_classes)
+        source.out.mkdir(parents=True, exist_ok=True)
+        _write_list(samples, source.out / f"{_numbered('videos', number)}.csv")
         code = Job(encoder, _from_root_of(store, samples), store, wanted.layers, wanted.per_clip).run()
     if code == 130:
         raise KeyboardInterrupt

@@ -25,8 +25,8 @@ def sizes(
 ) -> int:
     """Draw accuracy against the size and the depth of networks: the paper's (Figure 1) and, beside them, yours.
 
-    Published points are hollow: accuracies of the paper's tables, sizes as printed, or counted where none is printed.
-    Yours are filled and marked measured. Writes OUT.png, OUT.svg and OUT.json.
+    Published points are hollow: accuracies of the paper's tables, sizes as printed, or counted where the paper's text
+    gives none. Yours are filled and marked measured. Writes OUT.png, OUT.svg and OUT.json.
 
     Example: p3d visualize sizes runs/sports1m --out sizes
 
@@ -40,16 +40,18 @@ def sizes(
     from pseudo3d.commands.output import print_table
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.results import read_result
+    from pseudo3d.visualize.outputs import check_pictures, stem_of
     from pseudo3d.visualize.plots import save_figure
     from pseudo3d.visualize.sizes import measured_point, plot_sizes, published_points
 
+    check_pictures(out, "sizes")
     ours = [measured_point(read_result(result), benchmark) for result in results]
     names = [point.name for point in ours]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise Pseudo3dError(f"two results are called {twice[0]!r}; give each a --name of its own in p3d evaluate")
     points = [*published_points(benchmark), *ours]
-    out = out.with_suffix("") if out.suffix in (".png", ".svg", ".json") else out
+    out = stem_of(out, "sizes")
     written = save_figure(plot_sizes(points, benchmark), out)
     told = {"benchmark": benchmark, "networks": [asdict(point) for point in points]}
     written.append(out.with_name(f"{out.name}.json"))

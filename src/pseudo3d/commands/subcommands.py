@@ -23,6 +23,7 @@ def run_subcommand(name: str, text: str, commands: Mapping[str, Callable[..., in
         print(text, end="")
         return 0
     if args[0] not in commands:
-        near = difflib.get_close_matches(args[0], commands, n=1, cutoff=0.0)[0]
-        raise Pseudo3dError(f"no command {args[0]!r}; did you mean {near!r}? See p3d {name} --help")
+        near = difflib.get_close_matches(args[0], commands, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(commands)}."
+        raise Pseudo3dError(f"no command {args[0]!r}; {meant} See p3d {name} --help")
     return parse(commands[args[0]], f"{name} {args[0]}", args[1:])

@@ -56,10 +56,12 @@ def visualize(
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.features.store import FeatureStore
     from pseudo3d.visualize.embedding import tsne, tsne_engine
+    from pseudo3d.visualize.outputs import check_pictures, stem_of, with_mark
     from pseudo3d.visualize.plots import plot_embedding, save_figure
 
     if not stores:
         raise Pseudo3dError("give at least one store; see p3d visualize --help")
+    check_pictures(out, "map")
     opened = [FeatureStore(store) for store in stores]
     for store in opened:
         if store.videos != opened[0].videos:
@@ -69,8 +71,7 @@ def visualize(
         if len(store) < 3:
             raise Pseudo3dError(f"{store.location}: {len(store)} videos; a map needs at least 3")
     panels = [(store.name, tsne(store.features(layer), seed=seed)) for store in opened]
-    out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    for path in save_figure(plot_embedding(panels, opened[0].labels), out):
+    for path in save_figure(with_mark(plot_embedding(panels, opened[0].labels), "map"), stem_of(out, "map")):
         print(path)
     print(f"p3d: t-SNE by {tsne_engine()}, seed {seed}", file=sys.stderr)
     return 0

@@ -63,8 +63,8 @@ def average_precision(
     ActivityNet's evaluator. Not interpolated, it is scikit-learn's ``average_precision_score``.
 
     Equal scores are one step of the curve: they are taken together, so that the value does not depend on the order of
-    the rows. (ActivityNet's evaluator takes them one by one in the order of the file; without equal scores it gives
-    the same value.)
+    the rows. (ActivityNet's evaluator takes them one by one in the order that NumPy's ``argsort()[::-1]`` gives;
+    without equal scores it gives the same value.)
 
     Args:
         scores: the higher, the likelier.

@@ -30,6 +30,8 @@ class Reduction:
             training videos span.
         videos: that were tested.
         protocol: how training and test videos were kept apart, in words.
+        chosen: the constants that "cv" chose, side by side: for each of ``dims``, then for all numbers. None unless it
+            did.
     """
 
     dims: tuple[int, ...]
@@ -39,6 +41,7 @@ class Reduction:
     left_out: tuple[int, ...]
     videos: int
     protocol: str
+    chosen: tuple[tuple[float, ...], ...] = ()
 
 
 def accuracy_by_dimension(
@@ -88,15 +91,22 @@ def accuracy_by_dimension(
     names, y = task.class_names, task.labels
     possible, left_out = _possible(dims, task.sides, features.shape[1])
     scores = {dim: np.full((len(y), len(names)), np.nan) for dim in (*possible, 0)}  # 0: all, as they are
+    chosen: dict[int, list[float]] = {dim: [] for dim in scores}
     for train, test in task.sides:
         theirs = [task.groups[i] for i in train]
         reduced = principal_components(features, train, possible[0])
         for dim, out in scores.items():
             x = l2_normalised(reduced[:, :dim] if dim else features)
-            out[test] = svm_scores(x[train], y[train], x[test], len(names), c=c, groups=theirs, seed=seed, jobs=jobs)
+            out[test] = svm_scores(
+                x[train], y[train], x[test], len(names), c=c, groups=theirs, seed=seed, jobs=jobs,
+                on_constant=chosen[dim].append,
+            )  # fmt: skip
     right = {dim: hit_at_k(values[task.tested], y[task.tested]) for dim, values in scores.items()}
     accuracies = tuple(right[dim] for dim in possible)
-    return Reduction(possible, accuracies, features.shape[1], right[0], left_out, len(task.tested), task.protocol)
+    constants = tuple(map(tuple, chosen.values())) if c == "cv" else ()
+    return Reduction(
+        possible, accuracies, features.shape[1], right[0], left_out, len(task.tested), task.protocol, constants
+    )
 
 
 def mean_reduction(reductions: Sequence[Reduction]) -> Reduction:
@@ -120,7 +130,9 @@ def mean_reduction(reductions: Sequence[Reduction]) -> Reduction:
     full = float(np.mean([each.full_accuracy for each in reductions]))
     videos = sum(each.videos for each in reductions)
     protocol = f"mean of {len(reductions)} splits"
-    return Reduction(dims, accuracies, reductions[0].full_dim, full, left_out, videos, protocol)
+    by_dim = [dict(zip((*each.dims, 0), each.chosen, strict=True)) for each in reductions if each.chosen]
+    chosen = tuple(tuple(c for each in by_dim for c in each[dim]) for dim in (*dims, 0)) if by_dim else ()
+    return Reduction(dims, accuracies, reductions[0].full_dim, full, left_out, videos, protocol, chosen)
 
 
 def principal_components(

@@ -19,14 +19,16 @@ _KEPT = (
     "weights",
     "preprocessing",
     "sampler",
+    "seed",
     "clips",
+    "mirror",
     "dtype",
     "engine",
     "device",
     "root",
     "made_with",
 )
-_NETWORK = ("architecture", "weights", "preprocessing", "sampler", "clips", "class_names")
+_NETWORK = ("architecture", "weights", "preprocessing", "sampler", "seed", "clips", "mirror", "class_names")
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +267,7 @@ def check_same_network(
             _flat({key: info[key] for key in fields if key in info}),
         )
         for number, each in enumerate(stores_or_facts, start=1)
-        for info in [each.info if isinstance(each, FeatureStore) else each]
+        for info in [_complete(each.info if isinstance(each, FeatureStore) else each)]
     ]
     for other in told[1:]:
         first = told[0]
@@ -281,6 +283,11 @@ def check_same_network(
                 f"{first.name} and {other.name} are of different networks or clips ({few}"
                 f"{'; ...' if len(differing) > 4 else ''}): use stores that were made in the same way"
             )
+
+
+def _complete(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what a store says by silence: one that tells how its clips were chosen names mirror images if there are."""
+    return {"mirror": False, **info} if "sampler" in info else info
 
 
 @dataclass(frozen=True)

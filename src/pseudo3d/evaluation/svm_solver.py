@@ -155,6 +155,18 @@ def constant_for(
     return max(C_GRID, key=lambda each: right[each])  # of equals the first
 
 
+def given_footnote(c: Constant) -> tuple[str, ...]:
+    """What a table says of a constant that a person chose; nothing of ours, or of one that "cv" chooses.
+
+    Example:
+        >>> given_footnote(100.0), given_footnote(1.0), given_footnote("cv")
+        (('C = 100 was given (--c); the paper states none, and ours is 1',), (), ())
+    """
+    if c in (SVM_C, "cv"):
+        return ()
+    return (f"C = {c:g} was given (--c); the paper states none, and ours is {SVM_C:g}",)
+
+
 def chosen_footnote(constants: Sequence[float], rows: str) -> tuple[str, ...]:
     """What a table says of constants that "cv" chose; nothing where it chose none.
 

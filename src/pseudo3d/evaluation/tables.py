@@ -191,7 +191,7 @@ def build_table(name: str, results: Sequence[Result] = ()) -> Table:
 
     Args:
         name: a key of ``TABLES``, or ``OWN``.
-        results: what was measured, one row each; scene results of one network under one name share theirs.
+        results: what was measured, one row each; scene results of one network and variant under one name share theirs.
 
     Raises:
         Pseudo3dError: no such table, a result that has no number for it, or ``OWN`` without results.
@@ -290,7 +290,7 @@ def _measured(result: Result, layout: Layout) -> _Measured:
     classes, all_classes = result.facts.get("classes"), _CLASSES.get(result.protocol)
     if all_classes is not None and classes not in (None, all_classes):
         footnotes.append(f"measured on {classes} classes; the printed numbers are of {all_classes}")
-    network = (result.facts.get("architecture"), result.facts.get("weights"))
+    network = tuple(result.facts.get(key) for key in ("architecture", "weights", "variant"))
     footnotes = list(dict.fromkeys((*footnotes, *result.footnotes)))
     return _Measured(result.name, tuple(cells), tuple(footnotes), network, _heading(result, layout))
 
@@ -346,7 +346,7 @@ def _own_rows(measured: Iterable[_Measured]) -> tuple[tuple[Row, ...], tuple[tup
 
 
 def _together(measured: Iterable[_Measured]) -> list[_Measured]:
-    """Rows of one network that fill different columns (two scene sets in Table 6) as one."""
+    """Rows of one network in one variant that fill different columns (two scene sets in Table 6) as one."""
     rows: list[_Measured] = []
     for new in measured:
         for i, row in enumerate(rows):

@@ -176,7 +176,7 @@ def _lines(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(_TEXT).getlength(longer) > width:
+        if lines[-1] and sheet_font(_TEXT).getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -193,7 +193,7 @@ def _write(
     colour: str = _INK,
     bold: bool = False,
 ) -> None:
-    font = _font(size, bold)
+    font = sheet_font(size, bold)
     draw.text(place, shortened(text, width, font), fill=colour, font=font)
 
 
@@ -201,7 +201,7 @@ def shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
     """A text that fits into so many pixels: its middle is left out, since both ends of a path tell files apart.
 
     Example:
-        >>> shortened("fight/a_very_long_folder/fi001.mp4", 150, _font(13))
+        >>> shortened("fight/a_very_long_folder/fi001.mp4", 150, sheet_font(13))
         'fight/a_ve…/fi001.mp4'
     """
     text = "".join(character if character.isprintable() else "�" for character in text)
@@ -218,7 +218,7 @@ def _without_middle(text: str, kept: int) -> str:
 
 
 @cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def sheet_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: a sheet looks the same everywhere."""
     import matplotlib as mpl
 

@@ -15,8 +15,11 @@ from pseudo3d.visualize.cells import cell_centres
 if TYPE_CHECKING:
     from pseudo3d.models import VideoModel
 
-# The colours that maps are drawn in (dark to light, so that they read in grey too and by colour-blind people).
-COLOURS = "inferno"
+# The colours that maps are drawn in: dark to light, so that they read in grey too and by colour-blind people, and none
+# of them grey as the frames beneath are.
+COLOURS = "plasma"
+_COVERED = 0.25  # from this share of the highest value on, a place is covered as much as the brightest one
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R BT.601)
 
 
 def grad_cam(
@@ -124,12 +127,15 @@ def mean_probabilities(
 def overlay(
     frames: UInt8[np.ndarray, "T H W 3"], maps: Float32[np.ndarray, "T H W"], *, strength: float = 0.6
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Frames with their maps over them, all on one scale: the highest value of the video is the brightest.
+    """Grey frames with their maps in colours over them, on one scale: the highest value of the video is the lightest.
+
+    A weak map is to be seen, too: places are covered the more the higher they are up to a quarter of the highest value,
+    and from there on they differ in colour alone.
 
     Args:
         frames: RGB.
         maps: at least 0.
-        strength: how much of a place's own colour the brightest map covers, 0..1.
+        strength: how much of a place's own grey is covered at most, 0..1.
     """
     import matplotlib as mpl
 
@@ -138,6 +144,7 @@ def overlay(
     drawn = np.empty_like(frames)
     for frame, own, out in zip(frames, maps, drawn, strict=True):  # one at a time: a video is long, and floats are wide
         share = own[..., None] / highest if highest > 0 else own[..., None]
-        cover = strength * share
-        out[:] = (frame * (1 - cover) + colours[(255 * share[..., 0]).round().astype(np.uint8)] * cover).round()
+        cover = strength * np.minimum(1, share / _COVERED)
+        grey = (frame @ _LUMA)[..., None]
+        out[:] = (grey * (1 - cover) + colours[(255 * share[..., 0]).round().astype(np.uint8)] * cover).round()
     return drawn

@@ -29,7 +29,12 @@ COLOURS = (
     "#44AA99",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLUMN = 3.3
+"""Inches: how wide a picture is in a column of a paper."""
+
+_COLUMN_TEXT = 7.0  # points: of what has to be read there
 _UNLABELLED = "no label"
+_MOST_IN_LEGEND = 30
 # What an epoch's report may tell of hits; colour and marker go with the name, whichever of them there are.
 _HITS = ("train clip hit@1", "val clip hit@1", "val video hit@1", "val video hit@5")
 
@@ -69,7 +74,8 @@ def plot_confusion(
 ) -> "Figure":
     """Counts by true class (rows) and predicted class (columns), shaded by the share of the row.
 
-    Names that would be too small to read (from about 150 classes on) and, from 26 on, counts are left out.
+    Names that would be too small to read (from about 150 classes on) and, from 26 on, counts are left out. Those of the
+    columns are upright where slanted ones would run into each other.
     """
     n = len(class_names)
     side = min(12.0, 2.2 + 0.45 * n)
@@ -77,18 +83,29 @@ def plot_confusion(
     axes = figure.subplots()
     share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    cell = 0.77 * side * 72 / max(1, n)  # points: matplotlib's margins leave so much of a figure
+    large = max(10.0, _COLUMN_TEXT * side / COLUMN)
     if n <= 25:
-        for i, j in np.ndindex(n, n):
-            if matrix[i, j]:
-                axes.text(
-                    j, i, str(matrix[i, j]), ha="center", va="center", color="white" if share[i, j] > 0.5 else "black"
-                )
-    size = min(10.0, 0.7 * side * 72 / n)  # points: a name is no higher than its row
+        _write_counts(axes, matrix, share > 0.5, min(large, 0.45 * cell), cell)
+    # lines of text are 1.2 times as high as their letters, and at 45 degrees 0.7 of a cell apart
+    size = min(large, (0.55 if n <= 25 else 0.82) * cell)
     if size >= 4:
-        axes.set_xticks(range(n), class_names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+        axes.set_xticks(range(n), class_names, fontsize=size, rotation=90)
         axes.set_yticks(range(n), class_names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+        if n <= 25:
+            axes.set_xticks(range(n), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlabel("predicted", fontsize=large)
+    axes.set_ylabel("true", fontsize=large)
+    axes.set_title(title, fontsize=min(1.2 * large, 1.6 * 72 * side / max(1, len(title))))
     return figure
+
+
+def _write_counts(axes: "Axes", matrix: np.ndarray, dark: np.ndarray, size: float, cell: float) -> None:
+    """Each count in its cell of so many points, smaller where it has many digits."""
+    for i, j in zip(*matrix.nonzero(), strict=True):
+        fitting = min(size, 1.4 * cell / len(str(matrix[i, j])))
+        colour = "white" if dark[i, j] else "black"
+        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", color=colour, fontsize=fitting)
 
 
 def plot_embedding(
@@ -96,27 +113,37 @@ def plot_embedding(
 ) -> "Figure":
     """Maps of the same videos side by side, one colour and marker a class.
 
+    Up to 30 classes are named in a legend. More of them nobody would find there: their names stand in the maps, which
+    are then larger, each at the middle of its class.
+
     Args:
         panels: title and points of each map.
         labels: class names in the order of the points; None is drawn grey.
     """
     names = sorted({label for label in labels if label is not None})
     styles = {n: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, n in enumerate(names)}
+    named_inside = len(names) > _MOST_IN_LEGEND
+    side = 6.6 if named_inside else 4.6
+    width = side * len(panels)
     legend = sorted({label if label is not None else _UNLABELLED for label in labels}) if names else []
-    if len(names) > len(COLOURS) * len(MARKERS):
-        legend = []  # styles repeat: a name would stand for several classes
-    width = 4.6 * len(panels)
+    if named_inside:
+        legend = [_UNLABELLED] if None in labels else []
     columns = max(1, int(width / (0.5 + 0.09 * max(map(len, legend), default=0))))  # inches that a name takes
     rows = -(-len(legend) // columns)
-    figure = new_figure(width, 4.6 + 0.22 * rows)
+    figure = new_figure(width, side + 0.22 * rows)
     figure.set_layout_engine("constrained")
-    all_axes = figure.subplots(1, len(panels), squeeze=False)
-    for axes, (title, points) in zip(all_axes[0], panels, strict=True):
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, points) in zip(all_axes, panels, strict=True):
         _scatter(axes, points, labels, styles)
         axes.set(title=title, xticks=[], yticks=[])
     if legend:
-        handles, texts = all_axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        found = dict(zip(*reversed(all_axes[0].get_legend_handles_labels()), strict=True))
+        handles = [found[name] for name in found if name in legend]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    if named_inside:
+        from pseudo3d.visualize.naming import write_names
+
+        write_names(figure, all_axes, [points for _, points in panels], labels)
     return figure
 
 

@@ -16,7 +16,7 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def plot_roc(curves: Sequence[Curve]) -> "Figure":
-    """True positives over false ones at every threshold, with the diagonal of chance.
+    """True positives over false ones at every threshold, with the diagonal of chance; the legend is below.
 
     Args:
         curves: (name, false positive rates, true positive rates, area under the curve) of each, all 0..1 and rising,
@@ -25,10 +25,10 @@ def plot_roc(curves: Sequence[Curve]) -> "Figure":
     Example:
         >>> rates = np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.75, 1.0])
         >>> figure = plot_roc([("pool5", *rates, 0.875)])
-        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['pool5, AUC 87.5%', 'chance']
     """
-    figure = new_figure(4.6, 4.6)
+    figure = new_figure(4.6, 4.6 + 0.22 * (len(curves) + 1))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     for i, (name, false_rate, true_rate, auc) in enumerate(curves):
@@ -47,5 +47,5 @@ def plot_roc(curves: Sequence[Curve]) -> "Figure":
     axes.set(xlim=(-1, 101), ylim=(-1, 101))
     axes.grid(color="#e0e0e0", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=9)
     return figure

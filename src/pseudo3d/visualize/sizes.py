@@ -1,7 +1,7 @@
 """Accuracy over the size and depth of networks (paper Figure 1).
 
-The figure itself gives no numbers but in its drawing. What is drawn here as published is what the paper prints: the
-accuracy in its tables, and the size in a table or in the text. Where it prints no size (P3D ResNet-152), the network's
+What is drawn here as published is what the paper prints: the accuracy in its tables, and the size in a table or in the
+text. For P3D ResNet-152 the text of the paper that we have gives no size (the drawing of Figure 1 is not in it): its
 parameters are counted, and the point says so. Layers are counted in all networks alike.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.published import PublishedRow, published_rows
 from pseudo3d.evaluation.results import Result
-from pseudo3d.visualize.plots import COLOURS, new_figure, short_name
+from pseudo3d.visualize.plots import COLOURS, MARKERS, new_figure, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,6 +182,8 @@ def measured_point(result: Result, benchmark: Benchmark = "sports1m") -> Network
 def plot_sizes(points: Sequence[NetworkPoint], benchmark: Benchmark = "sports1m") -> "Figure":
     """Accuracy over size on the left and over layers on the right; published points are hollow, ours filled.
 
+    Each network has a colour and a shape of its own.
+
     Args:
         points: of ``published_points`` and ``measured_point``, at least one.
         benchmark: what the accuracy is of.
@@ -190,8 +192,7 @@ def plot_sizes(points: Sequence[NetworkPoint], benchmark: Benchmark = "sports1m"
     figure.set_layout_engine("constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, point in enumerate(points):
-        colour = COLOURS[i % len(COLOURS)]
-        marker = "D" if point.measured else "s" if point.counted else "o"
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         face = colour if point.measured else "white"
         for axes, x in ((left, point.megabytes), (right, point.layers)):
             axes.plot(x, 100 * point.accuracy, marker, color=colour, markerfacecolor=face, markersize=7,

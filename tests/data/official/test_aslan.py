@@ -28,35 +28,37 @@ def only_pairs(folder, matrix, name="View2.mat", variable="action_splits_pairs")
 def test_view_2(aslan):
     pairs = read_aslan(aslan)
     raw = loadmat(aslan / "View2.mat")["action_splits_pairs"]
-    assert [s.path for s in pairs.samples.samples] == [f"ASLAN_AVI/{i:04}.avi" for i in range(1, 9)]
+    assert [s.path for s in pairs.samples.samples] == [f"ASLAN_AVI/{i:04}.avi" for i in range(1, 25)]
     assert all(s.label is None and (pairs.samples.root / s.path).is_file() for s in pairs.samples.samples)
     assert len(pairs.first) == 120
     for fold in range(10):
         inside = pairs.fold == fold
         names = [pairs.samples.samples[i].path[-8:-4] for i in pairs.first[inside]]
         assert names == [f"{int(number):04}" for number in raw[:, 0, fold]]
-        assert (pairs.second[inside] + 1 == raw[:, 1, fold]).all()  # all eight are used, so that places are ids
+        assert (pairs.second[inside] + 1 == raw[:, 1, fold]).all()  # all are used, so that places are ids
         assert (pairs.same[inside] == raw[:, 2, fold]).all()
     assert pairs.same.dtype == bool
     assert pairs.missing == ()
     assert pairs.notes[0] == "View-2"
     assert "10 folds of 600" in pairs.notes[1]
-    assert len(pairs.notes) == 2
+    assert pairs.notes[2:] == ("10 of 10 folds share actions with other folds; ASLAN's share none",)
+    assert pairs.mislabelled == ()
 
 
 def test_view_1(aslan):
     pairs = read_aslan(aslan, view=1)
     assert np.bincount(pairs.fold).tolist() == [24, 12]
     expected = loadmat(aslan / "test_pairs.mat")["test_pairs"]
-    assert (pairs.first[pairs.fold == 1] + 1 == expected[:, 0]).all()
+    tested = [int(pairs.samples.samples[i].path[-8:-4]) for i in pairs.first[pairs.fold == 1]]
+    assert tested == expected[:, 0].tolist()
     assert "1,200 to train and 600 to test" in pairs.notes[1]
 
 
 def test_lists_elsewhere_and_videos_under_other_names(aslan, tmp_path):
-    for number in range(1, 9):
+    for number in range(1, 25):
         (tmp_path / f"{number}.mp4").touch()
     pairs = read_aslan(tmp_path, lists=aslan)
-    assert [s.path for s in pairs.samples.samples] == [f"{i}.mp4" for i in range(1, 9)]
+    assert [s.path for s in pairs.samples.samples] == [f"{i}.mp4" for i in range(1, 25)]
     (tmp_path / "0003.mp4").touch()
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "0003.avi").touch()
@@ -65,7 +67,7 @@ def test_lists_elsewhere_and_videos_under_other_names(aslan, tmp_path):
 
 
 def test_a_video_that_is_not_there_takes_its_pairs_along(aslan, tmp_path):
-    for number in (1, 2, 3, 5, 6, 8):
+    for number in sorted(set(range(1, 25)) - {4, 7}):
         (tmp_path / f"{number:04}.avi").touch()
     pairs, whole = read_aslan(tmp_path, lists=aslan), read_aslan(aslan)
     assert pairs.missing == ("0004.avi", "0007.avi")
@@ -74,32 +76,64 @@ def test_a_video_that_is_not_there_takes_its_pairs_along(aslan, tmp_path):
     assert [names[i] for i in pairs.second] == [f"{i + 1:04}.avi" for i in whole.second[kept]]
     assert np.array_equal(pairs.fold, whole.fold[kept])
     assert any(f"{(~kept).sum()} of 120 pairs lack a video" in note for note in pairs.notes)
-    (tmp_path / "0001.avi").unlink()
-    (tmp_path / "0002.avi").unlink()
-    (tmp_path / "0003.avi").unlink()
-    (tmp_path / "0005.avi").unlink()
+    for path in sorted(tmp_path.iterdir())[2:]:
+        path.unlink()
     with pytest.raises(Pseudo3dError, match=r"fold \d+ of 10 has no pair of which both videos are below"):
         read_aslan(tmp_path, lists=aslan)
 
 
 def test_pairs_alone_when_no_video_is_there(aslan, tmp_path):
     pairs = read_aslan(tmp_path, lists=aslan)
-    assert len(pairs.missing) == 8
+    assert len(pairs.missing) == 24
     assert len(pairs.first) == 120
     assert pairs.samples.samples[0].path == "0001.avi"
 
 
 def test_what_is_odd_is_told(aslan, tmp_path):
-    matrix = aslan_pairs(12, 8, 4, 0)
+    matrix = aslan_pairs(12, 2)
     matrix[0, 2] = 1 - matrix[0, 2]
-    notes = read_aslan(aslan, lists=only_pairs(tmp_path, np.stack([matrix, matrix], axis=2))).notes
+    matrix[3, 1, 0] = matrix[3, 0, 0]  # a video and itself, which stays marked as not the same
+    found = read_aslan(aslan, lists=only_pairs(tmp_path, matrix))
+    notes = found.notes
     assert any("not half of the pairs are the same: fold 1 has 5 of 12, fold 2 has 5 of 12" in note for note in notes)
     assert any(note.startswith("2 pairs are marked otherwise than their actions say") for note in notes)
+    assert "1 pairs are of a video and itself, 1 of them marked as not the same" in notes
+    one, other, _, kind, _ = matrix[0, :, 1].astype(int)
+    assert found.mislabelled[1] == (
+        f"fold 2, pair 1: {one:04} {other:04}", f"marked as not the same, its actions are {kind} and {kind}",
+    )  # fmt: skip
+    matrix[3, 2:5, 0] = (1, 2, 2)
+    notes = read_aslan(aslan, lists=only_pairs(tmp_path, matrix)).notes
+    assert "1 pairs are of a video and itself" in notes
 
 
-def test_the_official_counts_need_no_note(aslan, tmp_path):
-    splits = np.stack([aslan_pairs(600, 8, 4, fold) for fold in range(10)], axis=2)
-    assert read_aslan(aslan, lists=only_pairs(tmp_path, splits)).notes == ("View-2",)
+def test_a_pair_in_two_folds(aslan, tmp_path):
+    """In either order; twice in one fold is no harm to the test."""
+    matrix = aslan_pairs(12, 3)
+    matrix[1, :, 0] = matrix[0, :, 0]
+    read_aslan(aslan, lists=only_pairs(tmp_path, matrix))
+    matrix[5, :, 2] = matrix[0, [1, 0, 2, 4, 3], 0]
+    one, other = sorted(matrix[0, :2, 0].astype(int))
+    words = rf": 1 pairs are in several folds \({one:04} and {other:04} in folds 1 and 3\), so that test pairs would be"
+    with pytest.raises(Pseudo3dError, match=words):
+        read_aslan(aslan, lists=only_pairs(tmp_path, matrix))
+    only_pairs(tmp_path, matrix[:, :, 0], "train_pairs.mat", "train_pairs")
+    only_pairs(tmp_path, matrix[:, :, 2], "test_pairs.mat", "test_pairs")
+    with pytest.raises(Pseudo3dError, match="1 pairs are in several folds"):
+        read_aslan(aslan, lists=tmp_path, view=1)
+
+
+def test_the_official_counts_need_no_note(tmp_path):
+    """Ten folds of 600, each with videos and actions of its own."""
+    folds = [aslan_pairs(600, videos=60, classes=2, first=60 * fold + 1) for fold in range(10)]
+    splits = np.concatenate(folds, axis=2)
+    splits[:, 3:] += 2 * np.arange(10)
+    for number in range(1, 601):
+        (tmp_path / f"{number:04}.avi").touch()
+    assert read_aslan(tmp_path, lists=only_pairs(tmp_path, splits)).notes == ("View-2",)
+    splits[0, 3:, 4] = splits[0, 3:, 5]
+    shared = "2 of 10 folds share actions with other folds; ASLAN's share none"
+    assert read_aslan(tmp_path, lists=only_pairs(tmp_path, splits)).notes == ("View-2", shared)
 
 
 def test_errors(aslan, tmp_path):
@@ -135,7 +169,7 @@ def test_damaged_files(aslan, tmp_path):
 
 @pytest.mark.parametrize("kind", ["f8", "f4", "i4", "u1", "i8"])
 def test_pairs_of_any_type_and_beside_other_variables(aslan, tmp_path, kind):
-    matrix = np.stack([aslan_pairs(12, 8, 4, 0)] * 2, axis=2).astype(kind)
+    matrix = aslan_pairs(12, 2).astype(kind)
     for compressed in (False, True):
         savemat(
             tmp_path / "View2.mat",
@@ -146,7 +180,7 @@ def test_pairs_of_any_type_and_beside_other_variables(aslan, tmp_path, kind):
 
 
 def test_an_old_file_and_one_without_numbers(aslan, tmp_path):
-    matrix = aslan_pairs(12, 8, 4, 0)
+    matrix = aslan_pairs(12)[..., 0]
     savemat(tmp_path / "View2.mat", {"action_splits_pairs": matrix.astype(float)}, format="4")
     assert len(read_aslan(aslan, lists=tmp_path).first) == 12
     with pytest.raises(Pseudo3dError, match="of numbers; it has action_splits_pairs"):
@@ -166,7 +200,7 @@ def test_damage_at_which_other_readers_end_the_process(aslan, tmp_path):
 
 
 def test_malformed_pairs():
-    good = aslan_pairs(4, 8, 4, 0)
+    good = aslan_pairs(4)[..., 0]
     with pytest.raises(Pseudo3dError, match="it is 4 x 4"):
         parse_pairs(good[:, :4])
     with pytest.raises(Pseudo3dError, match="no numbers"):

@@ -92,10 +92,28 @@ def test_names_as_downloaders_make_them(tmp_path):
 def test_a_video_in_both_lists_is_a_test_video(tmp_path):
     write_sports1m(tmp_path, 1, train=2, test=1, videos=False)
     shared = f"{ADDRESS}{youtube_id('train', 0, 0)} 0"
-    write_lines(tmp_path / "test_partition.txt", [shared, shared])
+    write_lines(tmp_path / "test_partition.txt", [shared, shared, f"{ADDRESS}{ID} 0"])
     got = read_sports1m(tmp_path)
     assert [s.split for s in got.samples.samples if s.path == youtube_id("train", 0, 0)] == ["test"]
     assert "2 lines name a video again: the first counts, in the test list before the training list" in got.notes
+
+
+def test_a_test_list_that_is_the_training_list(tmp_path):
+    """Two videos of four in both lists are counted; three are a mistake."""
+    write_lines(tmp_path / "labels.txt", CLASSES)
+    ids = [f"Ab-_56789x{letter}" for letter in "abcdefgh"]
+    write_lines(tmp_path / "train_partition.txt", [f"{ADDRESS}{video} 0" for video in ids[:6]])
+    for tested in (ids[:4], ids[3:7], ids[:6]):
+        write_lines(tmp_path / "test_partition.txt", [f"{ADDRESS}{video} 0" for video in tested])
+        both = len(set(tested) & set(ids[:6]))
+        words = (
+            rf"test_partition\.txt and .*train_partition\.txt are mostly the same list: {both} of {len(tested)} test "
+            rf"videos are training videos, too \({tested[0]}, .*\); bring the official lists"
+        )
+        with pytest.raises(Pseudo3dError, match=words):
+            read_sports1m(tmp_path)
+    write_lines(tmp_path / "test_partition.txt", [f"{ADDRESS}{video} 0" for video in ids[4:]])
+    assert any(note.startswith("2 lines name a video again") for note in read_sports1m(tmp_path).notes)
 
 
 def test_lists_that_are_not_there(tmp_path):

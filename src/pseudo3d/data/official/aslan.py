@@ -8,6 +8,7 @@ the data set; how the matrices of View-1 are called is not, so each is the only 
 """
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,7 @@ class PairSet:
         fold: (pairs,) View-2: 0 to 9; View-1: 0 for training, 1 for testing.
         missing: names of videos that pairs have and the disk has not.
         notes: what was recognised and what is odd, one line each.
+        mislabelled: pairs that are marked otherwise than their actions say, each with what is wrong with it.
     """
 
     samples: SampleList
@@ -48,6 +50,7 @@ class PairSet:
     fold: Int64[np.ndarray, "pairs"]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mislabelled: tuple[tuple[str, str], ...] = ()
 
 
 def parse_pairs(matrix: np.ndarray, *, source: str = "the matrix") -> list[Int64[np.ndarray, "pairs 5"]]:
@@ -96,10 +99,11 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
 
     Returns:
         The pairs of which both videos are on the disk. Notes tell other counts than the official ones, folds whose
-        halves are not equal, and pairs whose mark is not what their actions say (the mark counts).
+        halves are not equal, folds that share actions (View-2's official ones share none), videos paired with
+        themselves, and pairs whose mark is not what their actions say (the mark counts).
 
     Raises:
-        Pseudo3dError: no .mat files, malformed ones, a fold without a pair, or another view.
+        Pseudo3dError: no .mat files, malformed ones, a pair in two folds, a fold without a pair, or another view.
     """
     if view not in (1, 2):
         raise Pseudo3dError(f"ASLAN has View-1 (to develop) and View-2 (to report), no view {view}")
@@ -108,6 +112,7 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
     folds = [fold for name in names for fold in parse_pairs(_matrix(place / name), source=name)]
     if view == 1 and len(folds) != 2:
         raise Pseudo3dError(f"{place}: train_pairs.mat and test_pairs.mat must hold one list of pairs each")
+    _check_apart(folds, place)
     pairs = np.concatenate(folds)
     fold = np.repeat(np.arange(len(folds)), [len(one) for one in folds])
     ids = np.unique(pairs[:, :2]).tolist()
@@ -130,7 +135,9 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
     place_of = {number: i for i, number in enumerate(paths)}
     first, second = (np.array([place_of[number] for number in pairs[kept, side].tolist()], np.int64) for side in (0, 1))
     samples = SampleList(files.folder, tuple(Sample(path) for path in paths.values()))
-    return PairSet(samples, first, second, pairs[kept, 2] == 1, fold[kept], missing, tuple(notes))
+    return PairSet(
+        samples, first, second, pairs[kept, 2] == 1, fold[kept], missing, tuple(notes), tuple(_mislabelled(folds))
+    )
 
 
 def _matrix(path: Path) -> np.ndarray:
@@ -181,18 +188,67 @@ def _file_of(files: VideoFiles, number: int) -> str | None:
     return files.find(f"{number:04}.avi") or files.find(f"{number}.avi")
 
 
+def _check_apart(folds: Sequence[np.ndarray], place: Path) -> None:
+    """Refuse a pair, in either order, that is in two folds: what is tested would be trained on.
+
+    Raises:
+        Pseudo3dError: it names the first few.
+    """
+    seen: dict[tuple[int, int], int] = {}
+    twice: dict[tuple[int, int], str] = {}
+    for number, fold in enumerate(folds, start=1):
+        for one, other in np.sort(fold[:, :2], axis=1).tolist():
+            before = seen.setdefault((one, other), number)
+            if before != number:
+                twice.setdefault((one, other), f"{one:04} and {other:04} in folds {before} and {number}")
+    if twice:
+        raise Pseudo3dError(
+            f"{place}: {len(twice)} pairs are in several folds ({first_few(twice.values())}), so that test pairs would "
+            "be trained on; bring the official lists"
+        )
+
+
+def _mislabelled(folds: Sequence[np.ndarray]) -> Iterator[tuple[str, str]]:
+    """The pairs that are marked otherwise than their actions say, and how."""
+    for number, fold in enumerate(folds, start=1):
+        for pair, (one, other, mark, *actions) in enumerate(fold.tolist(), start=1):
+            if (actions[0] == actions[1]) != (mark == 1):
+                said = "the same" if mark else "not the same"
+                yield (
+                    f"fold {number}, pair {pair}: {one:04} {other:04}",
+                    f"marked as {said}, its actions are {actions[0]} and {actions[1]}",
+                )
+
+
+def _action_notes(folds: Sequence[np.ndarray], view: Literal[1, 2]) -> list[str]:
+    """Folds of View-2 with an action of another fold, and videos paired with themselves."""
+    notes = []
+    actions = [set(fold[:, 3:].ravel().tolist()) for fold in folds]
+    others = [set().union(*actions[:i], *actions[i + 1 :]) for i in range(len(actions))]
+    shared = sum(bool(own & other) for own, other in zip(actions, others, strict=True))
+    if view == 2 and shared:
+        notes.append(f"{shared} of {len(folds)} folds share actions with other folds; ASLAN's share none")
+    pairs = np.concatenate(folds)
+    alone = pairs[:, 0] == pairs[:, 1]
+    if alone.any():
+        not_same = int((alone & (pairs[:, 2] == 0)).sum())
+        marked = f", {not_same} of them marked as not the same" if not_same else ""
+        notes.append(f"{alone.sum()} pairs are of a video and itself{marked}")
+    return notes
+
+
 def _count_notes(folds: list[np.ndarray], view: Literal[1, 2]) -> list[str]:
     notes = []
     counts = tuple(len(fold) for fold in folds)
     if counts != _OFFICIAL[view]:
         official = "1,200 to train and 600 to test" if view == 1 else "10 folds of 600"
-        notes.append(f"an excerpt: {len(folds)} folds of {first_few(counts, 10)} pairs; ASLAN has {official}")
+        found = f"{counts[0]:,}" if len(set(counts)) == 1 else first_few(counts, 10)
+        notes.append(f"an excerpt: {len(folds)} folds of {found} pairs; ASLAN has {official}")
     uneven = [f"fold {n} has {int(fold[:, 2].sum())} of {len(fold)}" for n, fold in enumerate(folds, start=1)
               if 2 * fold[:, 2].sum() != len(fold)]  # fmt: skip
     if uneven:
         notes.append(f"not half of the pairs are the same: {first_few(uneven)}")
-    pairs = np.concatenate(folds)
-    odd = int(((pairs[:, 3] == pairs[:, 4]) != (pairs[:, 2] == 1)).sum())
+    odd = sum(1 for _ in _mislabelled(folds))
     if odd:
         notes.append(f"{odd} pairs are marked otherwise than their actions say; the mark counts")
-    return notes
+    return notes + _action_notes(folds, view)

@@ -26,7 +26,7 @@ from pseudo3d.data.official.dataset import (
     read_list,
     whole_number,
 )
-from pseudo3d.errors import Pseudo3dError, printable
+from pseudo3d.errors import Pseudo3dError, first_few, printable
 
 OFFICIAL_COUNTS = {"videos": 1_133_158, "classes": 487}
 LISTS = ("labels.txt", "train_partition.txt", "test_partition.txt")
@@ -113,7 +113,8 @@ def read_sports1m(folder: str | Path, lists: str | Path | None = None, split: st
         The videos on the disk: the test list as "test", seven eighths of the training list as "train", one as "val".
 
     Raises:
-        Pseudo3dError: the lists are not there, malformed, or of another set.
+        Pseudo3dError: the lists are not there, malformed, or of another set; or most of the test list is in the
+            training list.
     """
     check_split("sports1m", split, ("1",))
     place = find_lists(
@@ -124,6 +125,7 @@ def read_sports1m(folder: str | Path, lists: str | Path | None = None, split: st
     classes = parse_labels(read_list(place / LISTS[0]))
     train = parse_sports1m(read_list(place / LISTS[1]), classes, split="train", source=LISTS[1])
     test = parse_sports1m(read_list(place / LISTS[2]), classes, split="test", source=LISTS[2])
+    _check_apart(train, test, place)
     listed, repeated = _once([*test, *train])
     listed = [replace(s, split="val") if s.split == "train" and in_validation(s.path) else s for s in listed]
     files = VideoFiles(folder, any_case=False)
@@ -149,6 +151,18 @@ def in_validation(video: str) -> bool:
         10
     """
     return zlib.crc32(video.encode()) % _VAL_SHARE == 0
+
+
+def _check_apart(train: Sequence[Sample], test: Sequence[Sample], place: Path) -> None:
+    """Refuse a test list that is the training list, whole or for the most part: what it counts was learnt by heart."""
+    learnt = {sample.path for sample in train}
+    tested = dict.fromkeys(sample.path for sample in test)
+    both = [video for video in tested if video in learnt]
+    if 2 * len(both) > len(tested):
+        raise Pseudo3dError(
+            f"{place / LISTS[2]} and {place / LISTS[1]} are mostly the same list: {len(both):,} of {len(tested):,} "
+            f"test videos are training videos, too ({first_few(both)}); bring the official lists"
+        )
 
 
 def _once(samples: Sequence[Sample]) -> tuple[list[Sample], int]:

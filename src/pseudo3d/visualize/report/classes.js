@@ -75,12 +75,15 @@ function matrixPanel(view, single) {
     totals[truth] += videos;
   }
   const cursor = { truth: -1, predicted: -1 };
-  const longest = Math.min(150, 8 + 6.3 * Math.max(...view.classes.map(name => name.length)));
+  const measure = h("canvas").getContext("2d");
+  measure.font = "12px system-ui, sans-serif";
+  const longest = 10 + Math.ceil(Math.max(...view.classes.map(name => measure.measureText(name).width)));
   let side = 1, left = 0, above = 0;
   const layout = width => {
-    const named = (width - longest) / n >= 9;  // names no smaller than can be read
-    left = named ? longest : 22;
-    above = named ? Math.min(longest, 100) : 22;
+    // names take the room that cells of 28 pixels leave, and at least 150; they are no smaller than can be read
+    const room = Math.min(longest, Math.max(150, Math.min(width / 2, width - 28 * n))), named = (width - room) / n >= 9;
+    left = named ? room : 22;
+    above = named ? Math.min(longest, 260) : 22;
     side = Math.min(64, (width - left - 1) / n);
     return above + side * n + 1;
   };

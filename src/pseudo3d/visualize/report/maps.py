@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +14,53 @@ from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.representations import read_representations
 from pseudo3d.visualize.embedding import tsne
-from pseudo3d.visualize.report.runs import Run
+from pseudo3d.visualize.report.runs import Run, Stored
 
 
-def map_of(run: Run, videos: Sequence[str], cache: Path) -> tuple[dict[str, Float64[np.ndarray, "2"]], str]:
-    """The map of some videos of a run.
+@dataclass(frozen=True, eq=False)
+class VideoMap:
+    """Where videos lie.
 
     Args:
-        run: with its store.
+        places: of each video, 0..1 both ways with the same scale, y downwards.
+        reason: why there is no map, or "".
+    """
+
+    places: dict[str, Float64[np.ndarray, "2"]]
+    reason: str = ""
+
+
+def maps_of(run: Run, videos: Sequence[str], cache: Path) -> list[VideoMap]:
+    """The maps of some videos of a run, one for each of its views; one for all of them where they have one store.
+
+    Args:
+        run: with its stores.
         videos: their paths, as in the run's scores.
         cache: a folder that keeps maps, since many videos take minutes.
-
-    Returns:
-        The place of each video, 0..1 both ways with the same scale, y downwards; and why there is no map, or "".
     """
-    if run.store is None:
-        return {}, run.no_store
+    if run.of_pairs:
+        return [VideoMap({}, "its scores are of pairs of videos, and a map shows single ones")] * len(run.views)
     wanted = set(videos)
-    mine = [video for video in run.videos if video in wanted]
-    samples = SampleList(Path(), tuple(Sample(video) for video in mine), ("-",))
+    theirs: dict[Stored, dict[str, None]] = {}
+    for view, stored in zip(run.views, run.stored, strict=True):
+        theirs.setdefault(stored, {}).update(dict.fromkeys(each for each in view.scores.videos if each in wanted))
+    maps = {stored: _map_of(stored, list(own), cache) for stored, own in theirs.items()}
+    return [maps[stored] for stored in run.stored]
+
+
+def _map_of(stored: Stored, videos: Sequence[str], cache: Path) -> VideoMap:
+    if stored.store is None:
+        return VideoMap({}, stored.reason)
+    samples = SampleList(Path(), tuple(map(Sample, videos)), ("-",))
     try:
-        found = read_representations(run.store, samples, [run.layer], allow_missing=True)
-        points = _cached(np.asarray(found.features[run.layer], np.float32), cache)
+        found = read_representations(stored.store, samples, [stored.layer], allow_missing=True)
+        points = _cached(np.asarray(found.features[stored.layer], np.float32), cache)
     except Pseudo3dError as error:
-        return {}, str(error)
+        return VideoMap({}, str(error))
     points = points - points.min(axis=0)
     scale = points.max()
     points = (points + (scale - points.max(axis=0)) / 2) / scale
-    return {sample.path: point for sample, point in zip(found.samples, points, strict=True)}, ""
+    return VideoMap({sample.path: point for sample, point in zip(found.samples, points, strict=True)})
 
 
 def _cached(features: np.ndarray, folder: Path) -> np.ndarray:

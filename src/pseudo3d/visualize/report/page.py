@@ -16,6 +16,7 @@ import numpy as np
 
 from pseudo3d.evaluation.results import SHARES, Measurement
 from pseudo3d.evaluation.tables import OWN, Table, build_table, tables_for
+from pseudo3d.visualize.report.maps import VideoMap
 from pseudo3d.visualize.report.runs import Run, View
 from pseudo3d.visualize.report.sidecar import Preview
 from pseudo3d.visualize.report.sprites import Sprites
@@ -23,7 +24,7 @@ from pseudo3d.visualize.report.sprites import Sprites
 TOP = 5
 """Classes that are told of a video, the likeliest first."""
 
-_SCRIPTS = ("core.js", "classes.js", "map.js", "videos.js")
+_SCRIPTS = ("core.js", "splits.js", "classes.js", "map.js", "videos.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +37,11 @@ class Content:
         videos: those that are shown one by one.
         previews: of each of them.
         sprites: their thumbnails.
-        maps: of each run: where its videos lie, 0..1, and why there is no map.
+        maps: of each view of each run.
         clips: the folder of the clips, as the page names it.
         pictures: of each run: DeepDraw's files, as the page names them.
         left_out: videos that are in the numbers, but not shown one by one.
+        titles: what the page calls each of ``videos``; their paths unless given.
     """
 
     title: str
@@ -47,10 +49,11 @@ class Content:
     videos: Sequence[str]
     previews: Sequence[Preview]
     sprites: Sprites
-    maps: Sequence[tuple[Mapping[str, np.ndarray], str]]
+    maps: Sequence[Sequence[VideoMap]]
     clips: str
     pictures: Sequence[Sequence[str]]
     left_out: int = 0
+    titles: Sequence[str] = ()
 
 
 def build_page(content: Content, now: datetime) -> str:
@@ -99,7 +102,8 @@ def _json(value: object) -> str:
 def _lead(content: Content, now: datetime) -> str:
     parts = [f"{len(content.runs)} runs" if len(content.runs) > 1 else content.runs[0].result.protocol]
     if content.videos:
-        parts.append(f"{len(content.videos) + content.left_out:,} videos".replace(",", " "))
+        what = "pairs of videos" if all(run.of_pairs for run in content.runs) else "videos"
+        parts.append(f"{len(content.videos) + content.left_out:,} {what}".replace(",", " "))
     if content.left_out:
         parts.append(f"{len(content.videos):,} of them shown one by one".replace(",", " "))
     return " · ".join([*parts, f"{now:%d %B %Y, %H:%M}"])
@@ -194,7 +198,7 @@ def _data(content: Content) -> dict[str, Any]:
     number = {video: i for i, video in enumerate(content.videos)}
     sprites = content.sprites
     return {
-        "videos": list(content.videos),
+        "videos": list(content.titles or content.videos),
         "clips": quote(os.fsencode(content.clips)),
         "clip": [None if preview.clip is None else preview.clip for preview in content.previews],
         "reasons": {i: preview.reason for i, preview in enumerate(content.previews) if preview.reason},
@@ -205,20 +209,19 @@ def _data(content: Content) -> dict[str, Any]:
             {
                 "name": run.result.name,
                 "classes": list(run.views[0].scores.class_names) if run.views else [],
-                "views": [_view(run, view, number) for view in run.views],
-                "map": [[number[video], *(round(float(x), 4) for x in point)] for video, point in places.items()],
-                "noMap": reason,
-                "layer": run.layer,
+                "views": [_view(run, *each, number) for each in zip(run.views, maps, strict=True)],
+                "layer": next((each.layer for each in run.stored if each.layer), ""),
                 "pictures": [quote(os.fsencode(name)) for name in pictures],
                 "labels": [path.stem for path in run.pictures],
             }
-            for run, (places, reason), pictures in zip(content.runs, content.maps, content.pictures, strict=True)
+            for run, maps, pictures in zip(content.runs, content.maps, content.pictures, strict=True)
         ],
     }
 
 
-def _view(run: Run, view: View, number: Mapping[str, int]) -> dict[str, Any]:
+def _view(run: Run, view: View, drawn: VideoMap, number: Mapping[str, int]) -> dict[str, Any]:
     scores = view.scores
+    places = {video: drawn.places[video] for video in scores.videos if video in drawn.places}
     rows = [i for i, video in enumerate(scores.videos) if video in number]
     top = np.argsort(-scores.values[rows], axis=1, kind="stable")[:, :TOP]
     values = np.take_along_axis(scores.values[rows], top, axis=1)
@@ -232,4 +235,6 @@ def _view(run: Run, view: View, number: Mapping[str, int]) -> dict[str, Any]:
         "scores": [[round(float(value), 4) for value in row] for row in values],
         "confidence": [round(float(value), 4) for value in view.confidence[rows]],
         "confusion": view.confusion(),
+        "map": [[number[video], *(round(float(x), 4) for x in point)] for video, point in places.items()],
+        "noMap": drawn.reason,
     }

@@ -1,13 +1,13 @@
-"""A thumbnail and a small H.264 clip of one video; also the program of the processes that make them.
+"""A thumbnail and a small H.264 clip of a video, or of two side by side; also the program that makes them.
 
-Such a process reads one job a line (JSON: ``[video, picture, clip]``) and answers one line each: an empty text, or why
-the video cannot be shown.
+Such a process reads one job a line (JSON: ``[videos, picture, clip]``) and answers one line each: an empty text, or why
+the videos cannot be shown.
 """
 
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +37,7 @@ RATE = 15
 PICTURE_EDGE = 120
 """Pixels of a thumbnail's short edge, at most."""
 
+_GAP = 4  # pixels between two videos
 _LEAST = 16  # pixels: H.264 codes blocks of 16
 _MARGIN = 2.0  # seconds before a segment to seek to: frames before a keyframe may be shown after it
 
@@ -58,6 +59,51 @@ def make_clip(video: str, clip: Path) -> UInt8[np.ndarray, "H W 3"]:
         VideoError: the video cannot be used, or has no frame in the segment.
         OSError: the clip cannot be written.
     """
+    frames, places = _start_of(video)
+    with files.replacing(clip, flush=False) as temporary:
+        _encode(frames, places, temporary)
+    return frames[len(frames) // 2]
+
+
+def make_pair_clip(videos: Sequence[str], clip: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """As ``make_clip``, of several videos side by side, in time with each other; a shorter one stays at its end.
+
+    Raises:
+        VideoError: one of them cannot be used; it says which.
+        OSError: the clip cannot be written.
+    """
+    shown = [_start_of(video) for video in videos]
+    places = sorted({place for _, own in shown for place in own})
+    steps = [np.maximum(0, np.searchsorted(own, places, side="right") - 1) for _, own in shown]
+    frames = [
+        side_by_side([own[step[i]] for (own, _), step in zip(shown, steps, strict=True)]) for i in range(len(places))
+    ]
+    with files.replacing(clip, flush=False) as temporary:
+        _encode(frames, places, temporary)
+    return frames[len(frames) // 2]
+
+
+def side_by_side(frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "H W 3"]:
+    """Frames in a row, as high as the lowest of them, with a dark line between; the width is even, as H.264 needs it.
+
+    Example:
+        >>> side_by_side([np.zeros((20, 30, 3), np.uint8), np.zeros((40, 40, 3), np.uint8)]).shape
+        (20, 54, 3)
+    """
+    height = min(len(frame) for frame in frames)
+    parts = []
+    for frame in frames:
+        width = max(_LEAST, 2 * round(frame.shape[1] * height / len(frame) / 2))
+        parts += [np.asarray(Image.fromarray(frame).resize((width, height))), np.zeros((height, _GAP, 3), np.uint8)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def _start_of(video: str) -> tuple[list[UInt8[np.ndarray, "H W 3"]], list[int]]:
+    """The frames of a clip, and their places in it, counted at ``RATE``.
+
+    Raises:
+        VideoError: the video cannot be used, or has no frame in the segment.
+    """
     path, segment = find_segment(video)
     start, end = segment or (0.0, math.inf)
     frames: list[np.ndarray] = []
@@ -76,9 +122,7 @@ def make_clip(video: str, clip: Path) -> UInt8[np.ndarray, "H W 3"]:
         places.append(place)
     if not frames:
         raise VideoError(f"{video}: has no frame in this segment; the video is shorter")
-    with files.replacing(clip, flush=False) as temporary:
-        _encode(frames, places, temporary)
-    return frames[len(frames) // 2]
+    return frames, places
 
 
 def middle_frame(video: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -156,14 +200,18 @@ def _encode(frames: list[np.ndarray], places: list[int], path: Path) -> None:
         out.mux(stream.encode())
 
 
-def make(video: str, picture: Path, clip: Path | None) -> None:
-    """Write a video's thumbnail (JPEG) and, if asked for, its clip, each in one step.
+def make(videos: Sequence[str], picture: Path, clip: Path | None) -> None:
+    """Write the thumbnail (JPEG) of a video, or of a pair, and, if asked for, the clip, each in one step.
 
     Raises:
-        VideoError: the video cannot be used.
+        VideoError: a video cannot be used.
         OSError: a file cannot be written.
     """
-    frame = middle_frame(video) if clip is None else make_clip(video, clip)
+    if clip is None:
+        frames = [middle_frame(video) for video in videos]
+        frame = frames[0] if len(frames) == 1 else side_by_side(frames)
+    else:
+        frame = make_clip(videos[0], clip) if len(videos) == 1 else make_pair_clip(videos, clip)
     image = Image.fromarray(frame)
     image.thumbnail((16 * PICTURE_EDGE, PICTURE_EDGE) if image.width > image.height else (PICTURE_EDGE, 1920))
     with files.replacing(picture, flush=False) as temporary:
@@ -173,9 +221,9 @@ def make(video: str, picture: Path, clip: Path | None) -> None:
 def main() -> None:
     """Serve the parent at the other ends of standard input and output."""
     for line in sys.stdin:
-        video, picture, clip = json.loads(line)
+        videos, picture, clip = json.loads(line)
         try:
-            make(video, Path(picture), None if clip is None else Path(clip))
+            make(videos, Path(picture), None if clip is None else Path(clip))
             answer = ""
         except VideoError as error:
             answer = str(error)

@@ -1,7 +1,7 @@
 """A run's folder, read for the page: its result, its scores, its features, its DeepDraw pictures."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from pseudo3d.data.annotations import VIDEO_EXTENSIONS
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.representations import match_paths
 from pseudo3d.evaluation.results import RESULT_NAME, Result, read_result
@@ -19,6 +20,7 @@ from pseudo3d.video.segments import file_of
 WORST = 200
 """Mistakes of each score file that are always on the page, however many videos are left out."""
 
+_PAIR = re.compile(r"fold \d+, pair \d+: ")  # what ASLAN's scores call two videos, before their paths
 _SCORES = re.compile(r"scores(?:-(\w+))?\.parquet")
 _PICTURES = (".gif", ".png")
 
@@ -78,6 +80,21 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class Stored:
+    """The features that scores are of.
+
+    Args:
+        store: them, or None.
+        reason: why there are none.
+        layer: which of them a map is drawn of.
+    """
+
+    store: FeatureStore | None
+    reason: str = ""
+    layer: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """What the page shows of one run.
 
@@ -85,35 +102,52 @@ class Run:
         folder: of the run.
         result: its numbers.
         views: its scores, one for each split.
-        store: its features, or None.
-        no_store: why there are none, when ``store`` is None.
-        layer: which features a map is drawn of.
+        stored: the features of each of ``views``; the same one where a run has one store for all of its splits.
         pictures: of DeepDraw: of each class a GIF, or a PNG where there is none.
     """
 
     folder: Path
     result: Result
     views: tuple[View, ...]
-    store: FeatureStore | None
-    no_store: str
-    layer: str
+    stored: tuple[Stored, ...]
     pictures: tuple[Path, ...]
 
     @property
     def videos(self) -> list[str]:
-        """All that have scores, each once."""
+        """All that have scores, each once: videos, or pairs of them."""
         return list(dict.fromkeys(video for view in self.views for video in view.scores.videos))
 
+    @property
+    def of_pairs(self) -> bool:
+        """Whether scores are of pairs of videos (ASLAN)."""
+        return self.result.protocol == "aslan"
+
+    def ways(self, video: str) -> list[tuple[str, ...]]:
+        """The paths that a name in the scores may be of: one, or of a pair two, perhaps parted in several ways."""
+        return (list(split_pair(video)) if self.of_pairs else []) or [(video,)]
+
     def roots(self) -> list[Path]:
-        """Folders that the videos' paths may start from, as the run and its store tell them."""
-        told = [self.result.facts.get("root"), None if self.store is None else self.store.info.get("root")]
+        """Folders that the videos' paths may start from, as the run and its stores tell them."""
+        stores = [each.store for each in dict.fromkeys(self.stored) if each.store is not None]
+        told = dict.fromkeys([self.result.facts.get("root"), *(store.info.get("root") for store in stores)])
         return [Path(root) for root in told if isinstance(root, str)]
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """What the stores call each video."""
+        found: dict[str, dict[str, None]] = {}
+        for view, stored in zip(self.views, self.stored, strict=True):
+            if stored.store is None:
+                continue
+            paths = dict.fromkeys(path for video in view.scores.videos for way in self.ways(video) for path in way)
+            for path, name in match_paths(list(paths), stored.store.videos)[0].items():
+                found.setdefault(path, {})[name] = None
+        return {video: tuple(names) for video, names in found.items()}
 
 
 def read_run(folder: str | Path) -> Run:
     """Read a run's folder.
 
-    A store that is gone, or has no such layer, costs the map only; ``Run.no_store`` says why.
+    A store that is gone, or has no such layer, costs the map only; ``Stored.reason`` says why.
 
     Raises:
         Pseudo3dError: no result is there, or a file of the run is damaged.
@@ -123,8 +157,7 @@ def read_run(folder: str | Path) -> Run:
     path = path.parent if path.name == RESULT_NAME else path
     found = sorted((match[1] or "", file) for file in path.iterdir() if (match := _SCORES.fullmatch(file.name)))
     views = tuple(View(split, read_scores(file)) for split, file in found)
-    store, layer, no_store = _open_store(path, result.facts)
-    return Run(path, result, views, store, no_store, layer, _pictures(path / "deepdraw"))
+    return Run(path, result, views, _stored(path, result.facts, views), _pictures(path / "deepdraw"))
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:
@@ -133,23 +166,39 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
     return tuple({each.stem: each for each in reversed(found)}.values())[::-1]  # .gif before .png
 
 
-def _open_store(folder: Path, facts: dict[str, Any]) -> tuple[FeatureStore | None, str, str]:
-    """The run's store, the layer to draw, and why there is none."""
-    told = facts.get("store")
+def _stored(folder: Path, facts: Mapping[str, Any], views: Sequence[View]) -> tuple[Stored, ...]:
+    """The features of each view: of the store of its split, where every split has a network of its own."""
+    told = facts.get("stores")
+    stores = told if isinstance(told, list) and all(isinstance(each, str) for each in told) else []
+    if len(stores) < 2:
+        return (_open_store(folder, facts, facts.get("store"), "features"),) * len(views)
+    asked = facts.get("asked")
+    named = facts.get("splits") or (asked.get("splits") if isinstance(asked, dict) else None)
+    splits = named if isinstance(named, list) and len(named) == len(stores) else [view.split for view in views]
+    opened = {
+        split: _open_store(folder, facts, store, f"features-{number}")
+        for number, (split, store) in enumerate(zip(splits, stores, strict=False), start=1)
+    }
+    none = Stored(None, "the run does not say which of its feature stores is of this split")
+    return tuple(opened.get(view.split, none) for view in views)
+
+
+def _open_store(folder: Path, facts: Mapping[str, Any], told: object, usual: str) -> Stored:
+    """A store where the run says that it is, or under its usual name in the run's folder."""
     places = [str(folder / told), told] if isinstance(told, str) and told else []
     reason = f"its feature store is not there any more: {told}" if places else "the run does not name a feature store"
-    for place in [*places, str(folder / "features")]:
+    for place in [*places, str(folder / usual)]:
         if "://" not in place and not Path(place).exists():
             continue
         try:
             store = FeatureStore(place)
-            return store, _layer(store, facts), ""
+            return Stored(store, "", _layer(store, facts))
         except Pseudo3dError as error:
             reason = str(error)
-    return None, "", reason
+    return Stored(None, reason)
 
 
-def _layer(store: FeatureStore, facts: dict[str, Any]) -> str:
+def _layer(store: FeatureStore, facts: Mapping[str, Any]) -> str:
     """The layer that the run was measured on, rather one of features than one of class scores."""
     named = [facts.get("layer"), *(facts.get("layers") or ()), "pool5", *store.layers]
     fitting = [each for each in named if each in store.layers]
@@ -182,29 +231,74 @@ def wrong_videos(runs: Sequence[Run]) -> set[str]:
     return {view.scores.videos[i] for run in runs for view in run.views for i in view.worst()}
 
 
-def find_files(runs: Sequence[Run], videos: Sequence[str], root: Path | None) -> list[str]:
+def find_files(runs: Sequence[Run], videos: Sequence[str], root: Path | None) -> list[tuple[str, ...]]:
     """Where the videos are now.
 
     Args:
         runs: that have them.
-        videos: their paths in the scores, perhaps with a segment (``#t=3,5``).
+        videos: their paths in the scores, perhaps with a segment (``#t=3,5``); or names of pairs.
         root: the folder that the paths start from, in place of those that the runs and their stores tell. Of an
             absolute path, its end is looked for there.
 
     Returns:
-        The path of each, with its segment; of one that is not there, the path where it should be.
+        The path of each, with its segment; of a pair both. Of one that is not there, the path where it should be.
     """
-    places: dict[str, list[Path]] = {}
+    places: dict[str, list[list[list[Path]]]] = {}
     for run in runs:
-        stored = {} if run.store is None else match_paths(run.videos, run.store.videos)[0]
+        starts = [root] if root is not None else [*run.roots(), Path()]
+        called = run.names()
         for video in run.videos:
-            names = dict.fromkeys((video, stored.get(video, video)))
-            starts = [root] if root is not None else [*run.roots(), Path()]
-            places.setdefault(video, []).extend(start / name for start in starts for name in names)
-    if root is not None:
-        for video, found in places.items():
-            parts = PurePosixPath(video).parts
-            found += [Path(root, *parts[i:]) for i in range(1, len(parts)) if parts[0] == "/"]
-    return [
-        str(next((place for place in places[video] if file_of(place).is_file()), places[video][0])) for video in videos
-    ]
+            for way in run.ways(video):
+                found = []
+                for path in way:
+                    names = dict.fromkeys((path, *called.get(path, ())))
+                    found.append([start / name for start in starts for name in names])
+                    found[-1] += [] if root is None else _ends(path, root)
+                places.setdefault(video, []).append(found)
+    return [_there(places[video]) for video in videos]
+
+
+def split_pair(name: str) -> Iterator[tuple[str, str]]:
+    """The two paths that the name of a pair may be of: it is parted at a blank behind a video's name.
+
+    Example:
+        >>> list(split_pair("fold 1, pair 9: a b.avi c d.avi"))
+        [('a b.avi', 'c d.avi')]
+    """
+    match = _PAIR.match(name)
+    text = "" if match is None else name[match.end() :]
+    for blank in re.finditer(" ", text):
+        first, second = text[: blank.start()], text[blank.end() :]
+        if file_of(first).suffix.lower() in VIDEO_EXTENSIONS:
+            yield first, second
+
+
+def pair_title(name: str, files: Sequence[str]) -> str:
+    """What the page calls a pair: its fold and number, and both videos without their folders.
+
+    Example:
+        >>> pair_title("fold 1, pair 9: x/0006.avi x/0002.avi", ("/data/x/0006.avi", "/data/x/0002.avi"))
+        'fold 1, pair 9: 0006.avi and 0002.avi'
+    """
+    match = _PAIR.match(name)
+    return name if match is None else match[0] + " and ".join(PurePosixPath(file).name for file in files)
+
+
+def _ends(path: str, root: Path) -> list[Path]:
+    """Where the end of an absolute path may lie below a folder."""
+    parts = PurePosixPath(path).parts
+    return [Path(root, *parts[i:]) for i in range(1, len(parts)) if parts[0] == "/"]
+
+
+def _there(ways: Sequence[Sequence[Sequence[Path]]]) -> tuple[str, ...]:
+    """Of several ways to read a name, that of which most files are there; of one that is not, where it should be."""
+    best: list[Path] = []
+    most = -1.0
+    for way in ways:
+        found = [next((place for place in places if file_of(place).is_file()), None) for places in way]
+        there = sum(place is not None for place in found) / len(way)
+        if there > most:
+            best, most = [place or places[0] for place, places in zip(found, way, strict=True)], there
+        if most == 1:
+            break
+    return tuple(map(str, best))

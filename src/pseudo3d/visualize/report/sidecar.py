@@ -26,6 +26,9 @@ _TIMEOUT = 120.0  # seconds for one video
 _JPEG_END = b"\xff\xd9"
 _WORKER = "pseudo3d.visualize.report.previews"
 
+Wanted = tuple[str, Sequence[str], bool]
+"""A video's name, its file (perhaps with a segment, ``#t=3,5``; of a pair both), and whether it needs a clip."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -44,7 +47,7 @@ class Preview:
 
 def make_previews(
     folder: Path,
-    videos: Sequence[tuple[str, str, bool]],
+    videos: Sequence[Wanted],
     *,
     workers: int | None = None,
     on_done: Callable[[], None] = lambda: None,
@@ -53,7 +56,7 @@ def make_previews(
 
     Args:
         folder: where they lie; made if it is not there.
-        videos: for each its name, its file (perhaps with a segment, ``#t=3,5``), and whether it needs a clip.
+        videos: as ``Wanted`` says.
         workers: processes; None: one for each core.
         on_done: called after each video.
 
@@ -69,7 +72,7 @@ def make_previews(
         _check_encoder()
     with _Makers(workers or os.cpu_count() or 1) as makers:
 
-        def make(video: tuple[str, str, bool]) -> Preview:
+        def make(video: Wanted) -> Preview:
             preview = _preview(folder, *video, makers)
             on_done()
             return preview
@@ -77,29 +80,30 @@ def make_previews(
         return makers.map(make, videos)
 
 
-def preview_key(name: str, file: str) -> str:
-    """What previews of a video are named after; another one when the file changes.
+def preview_key(name: str, files: Sequence[str]) -> str:
+    """What previews of a video, or of a pair, are named after; another one when a file changes.
 
     Raises:
         VideoError: there is no such file, or it is empty.
     """
-    path = file_of(file)
-    check_file(path)
-    status = path.stat()
-    told = json.dumps([name, status.st_size, status.st_mtime_ns])
-    return hashlib.sha256(told.encode()).hexdigest()[:20]
+    told: list[str | int] = [name]
+    for path in map(file_of, files):
+        check_file(path)
+        status = path.stat()
+        told += [status.st_size, status.st_mtime_ns]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
 
 
-def _preview(folder: Path, name: str, file: str, wants_clip: bool, makers: "_Makers") -> Preview:
+def _preview(folder: Path, name: str, files: Sequence[str], wants_clip: bool, makers: "_Makers") -> Preview:
     try:
-        key = preview_key(name, file)
+        key = preview_key(name, files)
     except Pseudo3dError as error:
-        return Preview(None, None, _without_path(str(error), file))
+        return Preview(None, None, _without_path(str(error), files))
     picture, clip = folder / f"{key}.jpg", folder / f"{key}.mp4"
     if not _is_whole(picture, _JPEG_END) or (wants_clip and not _is_whole(clip)):
-        reason = makers.ask(file, picture, clip if wants_clip else None)
+        reason = makers.ask(files, picture, clip if wants_clip else None)
         if reason:
-            return Preview(None, None, _without_path(reason, file))
+            return Preview(None, None, _without_path(reason, files))
     return Preview(picture, clip.name if _is_whole(clip) else None)
 
 
@@ -112,8 +116,9 @@ def _is_whole(file: Path, end: bytes = b"") -> bool:
         return opened.read().endswith(end)
 
 
-def _without_path(reason: str, file: str) -> str:
-    for path in (file, str(file_of(file))):
+def _without_path(reason: str, files: Sequence[str]) -> str:
+    """The reason alone, since the page has the path beside it; of a pair it says which of both."""
+    for path in (files[0], str(file_of(files[0]))) if len(files) == 1 else ():
         reason = reason.removeprefix(f"{path}: ")
     return reason
 
@@ -147,12 +152,10 @@ class _Makers:
         for process in list(self._running):
             self._end(process)
 
-    def map(
-        self, function: Callable[[tuple[str, str, bool]], Preview], items: Sequence[tuple[str, str, bool]]
-    ) -> list[Preview]:
+    def map(self, function: Callable[[Wanted], Preview], items: Sequence[Wanted]) -> list[Preview]:
         return list(self._threads.map(function, items))
 
-    def ask(self, video: str, picture: Path, clip: Path | None) -> str:
+    def ask(self, videos: Sequence[str], picture: Path, clip: Path | None) -> str:
         """Have a preview made; why that is not possible, or ""."""
         try:
             process = self._free.get_nowait()
@@ -164,7 +167,7 @@ class _Makers:
         with contextlib.suppress(BrokenPipeError):  # it has died; the empty answer says so
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(json.dumps([video, str(picture), None if clip is None else str(clip)]) + "\n")
+            process.stdin.write(json.dumps([list(videos), str(picture), None if clip is None else str(clip)]) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         late = timer.finished.is_set()

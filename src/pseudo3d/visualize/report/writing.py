@@ -1,7 +1,7 @@
 """From runs to the page and the folder beside it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Literal
 
 from pseudo3d import files
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.visualize.report.maps import map_of
+from pseudo3d.visualize.report.maps import VideoMap, maps_of
 from pseudo3d.visualize.report.page import Content, build_page
-from pseudo3d.visualize.report.runs import Run, find_files, shown_videos, wrong_videos
+from pseudo3d.visualize.report.runs import Run, find_files, pair_title, shown_videos, wrong_videos
 from pseudo3d.visualize.report.sidecar import make_previews
 from pseudo3d.visualize.report.sprites import make_sprites
 
@@ -31,7 +31,7 @@ class Written:
         videos: that the page shows one by one.
         playable: of them, those with a clip.
         failures: why there is no picture of a video, "path: reason".
-        no_maps: why there is no map of a run, by the run's name.
+        no_maps: why there is no map of a run, by the run's name (and split, where it has a map of each).
     """
 
     page: Path
@@ -75,10 +75,11 @@ def write_report(
     clips = _folder_of_clips(runs, out, root)
     videos = shown_videos(runs, most)
     playing = _wanted_clips(runs, videos, previews)
-    jobs = [(video, file, video in playing) for video, file in zip(videos, find_files(runs, videos, root), strict=True)]
+    places = find_files(runs, videos, root)
+    jobs = [(video, found, video in playing) for video, found in zip(videos, places, strict=True)]
     on_start(len(jobs))
     made = make_previews(clips, jobs, workers=workers, on_done=on_video)
-    maps = [map_of(run, videos, clips) for run in runs]
+    maps = [maps_of(run, videos, clips) for run in runs]
     content = Content(
         title or " and ".join(dict.fromkeys(run.result.name for run in runs)),
         runs,
@@ -89,12 +90,13 @@ def write_report(
         clips.name,
         [_copied(run, number, clips) for number, run in enumerate(runs, start=1)],
         left_out=len({video for run in runs for video in run.videos}) - len(videos),
+        titles=[pair_title(*each) for each in zip(videos, places, strict=True)],
     )
     files.write_text(out, build_page(content, datetime.now()))
     failures = {
         video: f"{video}: {preview.reason}" for video, preview in zip(videos, made, strict=True) if preview.reason
     }
-    no_maps = {run.result.name: reason for run, (_, reason) in zip(runs, maps, strict=True) if run.views and reason}
+    no_maps = {name: reason for run, own in zip(runs, maps, strict=True) for name, reason in _lacking(run, own)}
     playable = sum(preview.clip is not None for preview in made)
     return Written(out, clips, len(videos), playable, failures, no_maps)
 
@@ -137,6 +139,14 @@ def _wanted_clips(runs: Sequence[Run], videos: Sequence[str], previews: Previews
     if previews == "all" or (previews == "auto" and len(videos) <= ALL_UP_TO):
         return set(videos)
     return wrong_videos(runs)
+
+
+def _lacking(run: Run, maps: Sequence[VideoMap]) -> Iterator[tuple[str, str]]:
+    """What has no map, and why."""
+    for view, drawn in zip(run.views, maps, strict=True):
+        if drawn.reason:
+            alone = len({each.reason for each in maps}) == 1
+            yield run.result.name if alone else f"{run.result.name}, split {view.split}", drawn.reason
 
 
 def _copied(run: Run, number: int, clips: Path) -> list[str]:
