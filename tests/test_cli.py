@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -259,6 +260,73 @@ def test_visualize(store, tmp_path, capsys):
     assert names(tmp_path) == ["map.png", "map.svg"]
     assert p3d(capsys, "visualize", store, store, "--out", tmp_path / "new" / "two")[0] == 0
     assert names(tmp_path / "new") == ["two.png", "two.svg"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_evaluate_leaves_other_folders_alone(store, tmp_path, capsys):
+    command = ("evaluate", store, "--out")
+    hits = ("evaluate", "hits", "--features", store, "--out", tmp_path / "hits")
+    run, other, own = tmp_path / "run", tmp_path / "other", tmp_path / "own"
+    run.mkdir()
+    (run / "confusion.png").write_bytes(b"of a protocol")
+    (run / "result.json").write_text("{}")
+    before = contents(run)
+    assert "run: holds other files (result.json); give a folder of its own" in mistake(capsys, *command, run)
+    (run / "result.json").unlink()  # a run that was stopped before its result was written
+    assert "run: holds other files (confusion.png)" in mistake(capsys, *command, run)
+    assert contents(run) == {"confusion.png": before["confusion.png"]}
+    other.mkdir()
+    (other / "metrics.json").write_text('{"accuracy": 1}')
+    assert "metrics.json: is not of p3d evaluate STORE" in mistake(capsys, *command, other)
+    (other / "metrics.json").write_text("no JSON")
+    assert "metrics.json: is not of p3d evaluate STORE" in mistake(capsys, *command, other)
+    assert "is a file" in mistake(capsys, *command, other / "metrics.json")
+    assert p3d(capsys, *command, own)[0] == 0
+    first = contents(own)
+    assert p3d(capsys, *command, own)[0] == 0  # the same again
+    assert contents(own) == first
+    copy = shutil.copytree(store, tmp_path / "copy")
+    assert f"own: holds what was found of {store}; give another folder" in mistake(
+        capsys, "evaluate", copy, "--out", own
+    )
+    assert contents(own) == first
+    assert "holds other files (metrics.json)" in mistake(capsys, *hits[:-1], own)
+    assert p3d(capsys, "evaluate", copy)[0] == 0
+    moved = copy.rename(tmp_path / "moved")
+    assert p3d(capsys, "evaluate", moved, "--c", "2")[0] == 0  # the store's own folder goes with it
+
+
+def test_pictures_do_not_take_the_place_of_other_files(store, tmp_path, tmp_path_factory, capsys):
+    """What a command has written under a name it writes again; nothing else, and nothing of another kind."""
+    data = tmp_path_factory.mktemp("data")
+    np.save(data / "f.npy", np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32))
+    (data / "f.csv").write_text("path,label\n" + "".join(f"{i}.mp4,{'ab'[i % 2]}\n" for i in range(12)))
+    pictures = {
+        "map": ("visualize", store), "sizes": ("visualize", "sizes"),
+        "pca": ("visualize", "pca", data / "f.npy", "--dims", "2", "--folds", "2"),
+    }  # fmt: skip
+    for kind, command in pictures.items():
+        for ending in ("png", "svg", "json", "csv")[: {"map": 2, "sizes": 3, "pca": 4}[kind]]:
+            name = f"{kind}_{ending}"
+            (tmp_path / f"{name}.{ending}").write_text("{}")
+            told = mistake(capsys, *command, "--out", tmp_path / name)
+            assert f"{name}.{ending} is there and not known to be of p3d visualize" in told
+            assert names(tmp_path) == [f"{name}.{ending}"]
+            assert (tmp_path / f"{name}.{ending}").read_text() == "{}"
+            (tmp_path / f"{name}.{ending}").unlink()
+    for kind, command in pictures.items():
+        assert p3d(capsys, *command, "--out", tmp_path / "x" / kind)[0] == 0
+        assert p3d(capsys, *command, f"--out={tmp_path / 'x' / kind}.png")[0] == 0  # the same again
+    before = contents(tmp_path / "x")
+    for kind in pictures:
+        for other, command in pictures.items():
+            if other != kind:
+                told = mistake(capsys, *command, "--out", tmp_path / "x" / kind)
+                assert "are there and not known to be of p3d visualize" in told
+    assert contents(tmp_path / "x") == before
 
 
 @pytest.fixture

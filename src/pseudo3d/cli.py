@@ -20,6 +20,7 @@ import tyro
 from tyro import _errors as tyro_errors
 
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.nearest import nearest
 
 COMMANDS = {
     "demo": "train, extract and evaluate on a small set of real video files that it writes itself",
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             if error.errno is None:
                 raise
-            return _fail(name, _explain(error))
+            return _fail(name, _explain(error, name))
         except KeyboardInterrupt:
             return _fail(name, "stopped; what was written so far is whole", code=130)
 
@@ -150,11 +151,9 @@ def _flag(argument: Any) -> str:
 def _unknown(word: str, function: Callable[..., Any]) -> str:
     if not word.startswith("-"):
         return f"one word too many: {word!r}"
-    options = _options(function)
-    # --flip for --augment.flip comes before --help for --flip
-    near = [option for option in options if option.endswith(f".{word.lstrip('-')}")]
-    near = near or difflib.get_close_matches(word, options, n=1)
-    return f"unknown option {word}" + (f", did you mean {near[0]}?" if near else "")
+    typed = word.partition("=")[0]
+    near, alike = nearest(typed.lstrip("-"), [option.removeprefix("--") for option in _options(function)])
+    return f"unknown option {typed}" + (f", did you mean --{near}?" if alike else f"; the nearest is --{near}")
 
 
 def _options(function: Callable[..., Any]) -> list[str]:
@@ -165,12 +164,13 @@ def _options(function: Callable[..., Any]) -> list[str]:
     return re.findall(r"(?<=\s)--[a-z0-9][a-z0-9.-]*", text.getvalue())
 
 
-def _explain(error: OSError) -> str:
+def _explain(error: OSError, command: str) -> str:
     assert error.errno is not None
     where = f"{error.filename}: " if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            advice = "; make space and run the same command again (what was written before is whole)"
+            again = "again with --resume auto" if command == "train" else "again"
+            advice = f"; make space and run the same command {again} (what was written before is whole)"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             advice = "; choose a folder that you may write to (or a file that you may read)"
         case errno.EEXIST | errno.ENOTDIR:

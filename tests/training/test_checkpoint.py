@@ -82,6 +82,17 @@ def test_what_is_saved_is_loaded(checkpoints, optim):
     assert same(other, model)
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_optimizer_without_numbers(checkpoints, steps):
+    """Before its first step, and SGD without momentum at any time."""
+    model, optimizer = network(0, steps=steps)
+    optimizer.state.clear()
+    checkpoints.save(model, optimizer, RunState(step=steps), OURS, CardInfo())
+    other, moved = network(1, steps=0)
+    assert checkpoints.load(checkpoints.last, other, moved, OURS).step == steps
+    assert not moved.state
+
+
 def test_the_last_ones_are_kept(checkpoints):
     models = {step: save(checkpoints, step)[0] for step in (2, 4, 6, 8)}
     assert names(checkpoints.folder) == ["last", "step_00000006"]
@@ -103,6 +114,7 @@ def test_steps_that_are_done_again_replace_what_they_were(checkpoints):
         (lambda f: (f / "state.json").write_text('{"half'), r"state\.json: is torn or not of pseudo3d"),
         (lambda f: (f / "state.json").write_text("[]"), r"state\.json: is torn or not of pseudo3d"),
         (lambda f: (f / "state.json").unlink(), r"last: is no checkpoint that a run can go on from"),
+        (lambda f: (f / "config.json").unlink(), r"last: has no config\.json"),
         (lambda f: (f / "optimizer.safetensors").unlink(), r"last: optimizer\.safetensors is missing"),
         (lambda f: (f / "model.safetensors").write_bytes(b"half"), r"model\.safetensors: is not what was written"),
         (
@@ -120,8 +132,8 @@ def test_a_damaged_one_is_refused_and_the_one_before_is_named(checkpoints, damag
     with pytest.raises(Pseudo3dError, match=message) as caught:
         checkpoints.load(checkpoints.last, model, optimizer, OURS)
     older = checkpoints.folder / "step_00000002"
-    if (checkpoints.last / "state.json").exists() and "state" not in message:
-        assert str(caught.value).endswith(f"; go on from the one before with --resume {older}")
+    assert str(caught.value).endswith(f"; go on from the one before with --resume {older}")
+    assert [folder for _, folder in checkpoints.resumable()] == [checkpoints.last, older]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert checkpoints.load(older, model, optimizer, OURS).step == 2
     save(checkpoints, 3)  # and the run goes on from there
@@ -137,7 +149,11 @@ def test_a_damaged_one_with_none_before(checkpoints):
 
 def test_one_of_another_run(checkpoints):
     save(checkpoints, 2)
-    with pytest.raises(Pseudo3dError, match="belongs to another run: seed was 0, is 1"):
+    save(checkpoints, 4)
+    advice = (
+        "; give the options and the videos of that run again to go on with it, or another --out to begin a new one$"
+    )
+    with pytest.raises(Pseudo3dError, match=f"belongs to another run: seed was 0, is 1{advice}"):
         checkpoints.load(checkpoints.last, *network(0), '{"seed": 1}')
     model = create_model("resnet14", num_classes=3)
     with pytest.raises(Pseudo3dError, match=r"num_classes=2.*the run is of .*num_classes=3"):
@@ -183,6 +199,28 @@ def test_whatever_stops_the_writing_leaves_the_one_before(checkpoints, monkeypat
     other, optimizer = network(5)
     assert checkpoints.load(checkpoints.last, other, optimizer, OURS).step == 2
     assert same(other, model)
+
+
+def test_what_is_known_later_of_a_step_replaces_its_state_alone(checkpoints):
+    save(checkpoints, 2)
+    model, optimizer = save(checkpoints, 4)
+    before = {name: (checkpoints.last / name).stat() for name in WHOLE}
+    checkpoints.save(model, optimizer, RunState(step=4, best=0.5), OURS, CardInfo(trained="known later"))
+    changed = [name for name in WHOLE if (checkpoints.last / name).stat().st_ino != before[name].st_ino]
+    assert changed == ["README.md", "state.json"]
+    assert "known later" in (checkpoints.last / "README.md").read_text()
+    assert names(checkpoints.folder) == ["last", "step_00000002"]
+    assert Checkpoints(checkpoints.folder, 2).load(checkpoints.last, *network(0), OURS).best == 0.5
+
+
+def test_one_that_is_still_to_be_judged_drops_none_of_those_before(checkpoints):
+    save(checkpoints, 2)
+    save(checkpoints, 4)
+    model, optimizer = network(6)
+    checkpoints.save(model, optimizer, RunState(step=6), OURS, CardInfo(), spare=1)
+    assert names(checkpoints.folder) == ["last", "step_00000002", "step_00000004"]
+    checkpoints.save(model, optimizer, RunState(step=6), OURS, CardInfo())
+    assert names(checkpoints.folder) == ["last", "step_00000004"]
 
 
 def test_best_is_a_pretrained_folder(checkpoints):
@@ -232,13 +270,16 @@ except OSError as error:
 
 
 @pytest.mark.slow
-def test_killed_between_any_two_names(tmp_path):
+@pytest.mark.parametrize("second", [2, 1], ids=["next step", "same step"])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_killed_between_any_two_names(tmp_path, second, keep):
     """After a kill (no clean-up at all) there is a whole state, and the next one can be written."""
     for at in range(3):
         folder = tmp_path / str(at)
         folder.mkdir()
         code = f"""
 save(checkpoints, 1)
+checkpoints = Checkpoints(checkpoints.folder, {keep})  # of another process, which has not written what is there
 import pseudo3d.training.checkpoint as module
 real, count = Path.rename, iter(range(100))
 def rename(self, target):
@@ -246,13 +287,13 @@ def rename(self, target):
         os._exit(9)
     return real(self, target)
 Path.rename = rename
-save(checkpoints, 2)
+save(checkpoints, {second})
 os._exit(7)
 """
         done = child(folder, code)
         assert done.returncode == (9 if at < 2 else 7), done.stderr
         checkpoints = Checkpoints(folder, 2)
         step, newest = checkpoints.resumable()[0]
-        assert checkpoints.load(newest, *network(0), OURS).step == step == (1 if at < 2 else 2)
+        assert checkpoints.load(newest, *network(0), OURS).step == step == (1 if at < 2 else second)
         save(checkpoints, 3)
         assert names(folder) == ["last", f"step_{step:08d}"]

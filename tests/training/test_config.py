@@ -44,8 +44,13 @@ def test_a_micro_batch_of_one_has_no_batch_statistics():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(learning=1), r"config has unknown fields \['learning'\]"),
-        (lambda v: v["optim"].update(nesterov=True), r"optim of the training config has unknown fields \['nesterov'\]"),
+        (lambda v: v.update(learning=1), r"config has unknown fields \['learning'\]; did you mean 'optim.lr'\?$"),
+        (lambda v: v.update(epoch=1), r"config has unknown fields \['epoch'\]; did you mean 'epochs'\?$"),
+        (
+            lambda v: v["optim"].update(nesterov=True),
+            r"optim of the training config has unknown fields \['nesterov'\]; ",
+        ),
+        (lambda v: v["optim"].update(learning_rate=1), r"unknown fields \['learning_rate'\]; did you mean 'lr'\?$"),
         (lambda v: v["augment"].update(blur=1), r"augment of the training config has unknown fields \['blur'\]"),
         (lambda v: v.pop("optim"), r"config has missing fields \['optim'\]"),
         (lambda v: v.pop("seed"), r"config has missing fields \['seed'\]"),

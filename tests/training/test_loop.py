@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from reference import conv3d_network, randomise
-from tiny import SMALL, p3d, small_config, write_two_classes
+from tiny import SMALL, p3d, slim_c3d, small_config, write_two_classes
 from torch.nn.functional import cross_entropy
 
 import pseudo3d.training.build as build
@@ -227,6 +227,15 @@ def test_only_a_lone_clip_is_left_out(samples, tmp_path, batch_size, sizes):
     assert len(trainer.sides.train) == 8
     assert [len(each.targets) for each in epoch_of(trainer)] == sizes
     assert trainer.steps_per_epoch == len(sizes)
+
+
+def test_a_lone_clip_counts_where_there_is_no_batch_norm(samples, tmp_path, monkeypatch):
+    config = small_config(model="c3d", batch_size=7, size=None, val_fraction=0.1, test_fraction=0.2)
+    sides = split_samples(samples, config)
+    assert len(sides.train) == 8
+    assert Trainer(slim_c3d(2), sides, config, tmp_path).steps_per_epoch == 2
+    monkeypatch.setattr("pseudo3d.training.trainer._has_batch_norm", lambda model: True)
+    assert Trainer(slim_c3d(2), sides, config, tmp_path).steps_per_epoch == 1
 
 
 def test_an_epoch_has_one_clip_of_every_video(samples, tmp_path):

@@ -1,16 +1,30 @@
+import errno
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import small_config
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from pseudo3d import Pseudo3dError, create_model
 from pseudo3d.models.blocks import Bottleneck
-from pseudo3d.training.memory import MemoryNeed, available_memory, check_memory, host_memory, measure_need
+from pseudo3d.training.loop import train
+from pseudo3d.training.memory import (
+    MemoryNeed,
+    available_memory,
+    check_memory,
+    host_memory,
+    measure_need,
+    too_little_beside_explained,
+    too_little_explained,
+)
 
 GIB = 2**30
 
@@ -277,3 +291,94 @@ def test_memory_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: GIB)
     assert available_memory(torch.device("cuda:1")) == 7 * GIB  # what PyTorch holds and does not use counts
     assert available_memory(torch.device("mps")) is None
+
+
+@pytest.mark.parametrize(
+    "run_out",
+    [
+        lambda: torch.empty(2**60, dtype=torch.uint8),  # "DefaultCPUAllocator: can't allocate memory", a RuntimeError
+        lambda: np.empty(2**60, np.uint8),
+        lambda: raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")),
+        lambda: raising(RuntimeError("could not create a memory object")),
+        lambda: raising(RuntimeError("std::bad_alloc")),
+        lambda: raising(OSError(errno.ENOMEM, "Cannot allocate memory")),
+    ],
+)
+def test_memory_that_runs_out_all_the_same(run_out):
+    step = "16 clips at once need more memory than there is: use --micro-batch 8 (the same step in parts, with less "
+    step += "memory)"
+    with pytest.raises(Pseudo3dError, match=f"^{re.escape(step)}$"), too_little_explained(16, smallest=2):
+        run_out()
+    few = "even 2 clips at once need more memory than there is: use a smaller --size, a smaller --model or "
+    with pytest.raises(Pseudo3dError, match=f"^{re.escape(few)}"), too_little_explained(3, smallest=2):
+        run_out()
+    with pytest.raises(Pseudo3dError, match=r"^even 1 clip needs more"), too_little_explained(1, smallest=1):
+        run_out()
+    beside = "^memory ran out while making the network, loading clips or scoring videos: use a smaller --batch-size"
+    with pytest.raises(Pseudo3dError, match=beside), too_little_beside_explained():
+        run_out()
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a shape is wrong"), OSError(errno.ENOSPC, "full"), KeyError("x")])
+@pytest.mark.parametrize("explained", [lambda: too_little_explained(4, smallest=2), too_little_beside_explained])
+def test_other_errors_stay_what_they_are(error, explained):
+    with pytest.raises(type(error)) as found, explained():
+        raise error
+    assert found.value is error
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("pseudo3d.training.step.F.cross_entropy", "^even 2 clips at once need more memory than there is: use"),
+        ("pseudo3d.training.step.Stepper.accumulate", "^4 clips at once need more memory than there is: use --micro-b"),
+        ("pseudo3d.training.trainer.count_hits", "^memory ran out while making the network, loading clips or scoring"),
+        ("pseudo3d.data.dataset.read_frames", "^memory ran out while making the network, loading clips or scoring"),
+        ("pseudo3d.training.loop.build_model", "^memory ran out while making the network, loading clips or scoring"),
+    ],
+)
+def test_a_run_that_runs_out_of_memory_ends_in_one_line(samples, tmp_path, monkeypatch, place, message):
+    monkeypatch.setattr(place, lambda *_, **__: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(Pseudo3dError, match=message):
+        train(samples, small_config(), tmp_path / "run", quiet=True)
+
+
+def test_limits_of_the_process(linux):
+    text = "Limit                     Soft Limit           Hard Limit           Units     \n"
+    line = "{:<25} {:<20} unlimited            bytes     \n"
+    write(
+        linux.proc / "self" / "status", "Name:\tp3d\nVmPeak:\t 9999999 kB\nVmSize:\t 2097152 kB\nVmData:\t 1048576 kB\n"
+    )
+    write(
+        linux.proc / "self" / "limits",
+        text + line.format("Max data size", "unlimited") + line.format("Max address space", "unlimited"),
+    )
+    assert free(linux) == 8
+    write(
+        linux.proc / "self" / "limits",
+        text + line.format("Max data size", "unlimited") + line.format("Max address space", 5 * GIB),
+    )
+    assert free(linux) == 3
+    write(
+        linux.proc / "self" / "limits",
+        text + line.format("Max data size", 2 * GIB) + line.format("Max address space", 5 * GIB),
+    )
+    assert free(linux) == 1
+    write(linux.proc / "self" / "limits", text + line.format("Max address space", GIB))
+    assert free(linux) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the system tells the limits of a process")
+def test_a_real_limit_is_regarded():
+    code = (
+        "import resource; from pseudo3d.training.memory import host_memory; "
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); "
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, 2**42)); print(host_memory() <= 2**27)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -4,8 +4,12 @@ import sys
 import warnings
 
 import pytest
+from tiny import small_config
 
-from pseudo3d.training.progress import TrainingProgress
+from pseudo3d.training import progress as module
+from pseudo3d.training.distributed import SINGLE
+from pseudo3d.training.loop import make_trainer
+from pseudo3d.training.progress import TrainingProgress, looking_at
 
 
 def run(epochs, *, quiet=False, val=None, steps=2, start=0, during=None):
@@ -144,3 +148,36 @@ def test_an_error_ends_the_bar_and_gives_the_log_back(capsys, terminal):
     finally:
         logging.getLogger("pseudo3d").removeHandler(handler)
     assert plain(capsys.readouterr().err).endswith("\n\x1b[?25h")  # the cursor is shown again
+
+
+def test_a_long_look_has_a_line_now_and_then(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with looking_at(100) as looked:
+        for _ in range(100):
+            looked()
+            now[0] += 1.0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [f"looked at {count} of 100 videos" for count in (6, 36, 66, 96)]
+
+
+def test_a_short_look_and_a_quiet_one_say_nothing(capsys, monkeypatch):
+    for seconds, quiet in ((0.01, False), (10.0, True)):
+        now = [100.0]
+        with monkeypatch.context() as patch, looking_at(50, quiet=quiet) as looked:
+            patch.setattr(module.time, "monotonic", lambda now=now: now[0])
+            for _ in range(50):
+                looked()
+                now[0] += seconds
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("one_thread", "terminal")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_shows_how_far_the_first_look_is(samples, tmp_path, capsys, monkeypatch, quiet):
+    monkeypatch.setenv("PSEUDO3D_CACHE", str(tmp_path / "cache"))
+    make_trainer(samples, small_config(), tmp_path / "run", SINGLE, quiet=quiet)
+    err = plain(capsys.readouterr().err)
+    assert bool(re.search(r"looking at the videos [━╸╺]+ +12/12 ", err)) != quiet
+    assert quiet == (err == "")

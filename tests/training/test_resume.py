@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import SMALL, names, p3d, small_config
+from tiny import SMALL, names, p3d, sides_of, small_config
 
-from pseudo3d import Pseudo3dError, from_pretrained
+import pseudo3d.data.annotations as annotations
+import pseudo3d.training.loop as loop
+from pseudo3d import Pseudo3dError, VideoError, from_pretrained
 from pseudo3d.training.checkpoint import Checkpoints
+from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.loop import train
 from pseudo3d.training.step import Stepper
 from pseudo3d.training.stopping import Interrupted
@@ -100,6 +104,201 @@ def test_a_signal_during_validation(samples, tmp_path, monkeypatch, undisturbed)
     assert not (out / "metrics.jsonl").exists()
     train(samples, CONFIG, out, resume="auto", quiet=True)
     assert end_of(out) == undisturbed
+
+
+class Killed(BaseException):
+    """Stands for what ends a process at once."""
+
+
+def test_killed_during_validation(samples, tmp_path, monkeypatch, undisturbed):
+    """Without checkpoints within epochs: the epoch's steps are on the disk before its validation begins."""
+    out, config = tmp_path / "run", replace(CONFIG, checkpoint_every=None)
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_count", killed)
+        with pytest.raises(Killed):
+            train(samples, config, out, quiet=True)
+    assert Checkpoints(out / "checkpoints", 2).resumable() == [(2, out / "checkpoints" / "last")]
+    with monkeypatch.context() as patch:
+        real, steps = Stepper.step, []
+        patch.setattr(Stepper, "step", lambda self, batch, at, total: steps.append(at) or real(self, batch, at, total))
+        train(samples, config, out, resume="auto", quiet=True)
+    assert steps == [2, 3]
+    assert end_of(out) == undisturbed
+
+
+def test_a_signal_during_the_test(samples, tmp_path, monkeypatch, undisturbed):
+    """The state that is kept is that of the training, not of the best epoch's weights that are being tested."""
+    out = tmp_path / "run"
+    real = Trainer._count
+
+    def count(self, model, side, clips, on_video):
+        if side is self.sides.test:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, model, side, clips, on_video)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_count", count)
+        with pytest.raises(Interrupted, match="SIGTERM: stopped at step 4 of 4"):
+            train(samples, CONFIG, out, quiet=True)
+    train(samples, CONFIG, out, resume="auto", quiet=True)
+    assert end_of(out) == undisturbed
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_the_state_before_a_step_that_is_not_finite_is_kept(samples, tmp_path, monkeypatch, undisturbed, step):
+    """Also the statistics of the batch norms, which its forward pass has moved: the run can go on as if nothing was."""
+    out, config = tmp_path / "run", replace(CONFIG, checkpoint_every=None)
+    real, calls = Stepper._clip, iter(range(100))
+
+    def clip(self, loss):
+        if next(calls) == step - 1:
+            for norm in self.model.modules():
+                if isinstance(norm, torch.nn.BatchNorm2d):
+                    norm.running_mean.fill_(float("nan"))
+            loss = float("nan")
+        real(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "_clip", clip)
+        with pytest.raises(Pseudo3dError, match=rf"the loss became nan in step {step} .*; lower --optim\.lr") as caught:
+            train(samples, config, out, quiet=True)
+    last, told = out / "checkpoints" / "last", out / "diverged.txt"
+    assert f"(all 4: {told}); lower --optim.lr in a new run (another --out); --weights {last} starts" in str(
+        caught.value
+    )
+    first, *videos = told.read_text().splitlines()
+    assert first.startswith(f"the loss became nan in step {step} (epoch {(step + 1) // 2}) at learning rate ")
+    assert len(videos) == 4
+    assert set(videos) <= {sample.path for sample in samples.samples}
+    assert Checkpoints(out / "checkpoints", 2).resumable()[0] == (step - 1, last)
+    train(samples, config, out, resume="auto", quiet=True)
+    assert end_of(out) == undisturbed
+
+
+def test_a_refused_resume_leaves_everything_as_it_was(samples, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 1)
+        with pytest.raises(Interrupted):
+            train(samples, CONFIG, out, quiet=True)
+    (out / "checkpoints" / "last" / "config.json").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(Pseudo3dError, match=r"last: has no config\.json.*there is none before it"):
+        train(samples, CONFIG, out, resume="auto", quiet=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_only_what_a_run_has_made_is_removed_with_it(samples, tmp_path, monkeypatch):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "split.csv").write_text("mine")
+
+    def fail(self, progress):
+        (self.out / "metrics.jsonl").write_text("")
+        raise Pseudo3dError("early")
+
+    monkeypatch.setattr(Trainer, "run", fail)
+    with pytest.raises(Pseudo3dError, match="early"):
+        train(samples, CONFIG, out, resume="auto", quiet=True)
+    assert names(out) == ["split.csv"]
+
+
+def test_a_torn_state_is_refused_and_the_one_before_is_offered(samples, tmp_path, undisturbed):
+    out = tmp_path / "run"
+    train(samples, CONFIG, out, quiet=True)
+    last, older = out / "checkpoints" / "last", out / "checkpoints" / "step_00000003"
+    (last / "state.json").write_text('{"half')
+    for resume in ("auto", str(last)):
+        with pytest.raises(
+            Pseudo3dError, match=r"state\.json: is torn .*; go on from the one before with --resume \S+step_00000003$"
+        ):
+            train(samples, CONFIG, out, resume=resume, quiet=True)
+        assert names(out / "checkpoints") == [".lock", "best", "last", "step_00000003"]
+    train(samples, CONFIG, out, resume=str(older), quiet=True)
+    assert end_of(out) == undisturbed
+
+
+def test_a_test_video_that_goes_bad_later_does_not_end_the_run(samples, tmp_path, monkeypatch):
+    data = shutil.copytree(samples.root, tmp_path / "data")
+    samples, out = replace(samples, root=data), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 2)
+        with pytest.raises(Interrupted):
+            train(samples, CONFIG, out, quiet=True)
+    bad = sorted(sides_of(out)["test"])[0]
+    (data / bad).write_text("no video")
+    with pytest.raises(VideoError, match=r"use --skip-bad"):
+        train(samples, CONFIG, out, resume="auto", quiet=True)
+    result = train(samples, replace(CONFIG, skip_bad=True), out, resume="auto", quiet=True)
+    assert result.left_out == {"test": 1}
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, lambda best: (best / "model.safetensors").write_bytes(b"other")])
+def test_a_run_that_is_done_and_has_lost_its_best(samples, tmp_path, lose, undisturbed):
+    out = tmp_path / "run"
+    train(samples, CONFIG, out, quiet=True)
+    lose(out / "checkpoints" / "best")
+    message = (
+        r"best: its weights are not those of epoch 2, the best of this run \(missing, torn or exchanged\), and no "
+        r"epoch is left to choose another; train the last steps again with --resume (\S+step_00000003), or test the "
+        r"last weights with p3d evaluate hits --data \S+split\.csv --weights \S+last$"
+    )
+    with pytest.raises(Pseudo3dError, match=message):
+        train(samples, CONFIG, out, resume="auto", quiet=True)
+    train(samples, CONFIG, out, resume=str(out / "checkpoints" / "step_00000003"), quiet=True)
+    assert end_of(out) == undisturbed
+
+
+def test_what_was_left_open_is_decided_and_may_not_change(samples, tmp_path, monkeypatch):
+    out, config = tmp_path / "run", replace(CONFIG, dtype="auto", dropout=None, size=32)
+    with monkeypatch.context() as patch:
+        patch.setattr("pseudo3d.inference.devices.bfloat16_is_native", lambda device: True)
+        stopping_at(patch, 1)
+        with pytest.raises(Interrupted):
+            train(samples, config, out, quiet=True)
+    saved = TrainConfig.from_json((out / "config.json").read_text())
+    decided = {"dtype": "bfloat16", "dropout": 0.1, "style": "caffe", "size": 32, "resize": (36, 48)}
+    assert saved == replace(config, **decided)
+    with monkeypatch.context() as patch:
+        patch.setattr("pseudo3d.inference.devices.bfloat16_is_native", lambda device: False)
+        with pytest.raises(
+            Pseudo3dError, match=r"belongs to another run: dtype was bfloat16, is float32; give the opt"
+        ):
+            train(samples, config, out, resume="auto", quiet=True)
+        stopping_at(patch, 2)
+        with pytest.raises(Interrupted, match="at step 2 of 4"):  # the saved config is the same run's
+            train(samples, replace(saved, device="auto"), out, resume="auto", quiet=True)
+
+
+def test_sigterm_before_the_first_step(samples, tmp_path, monkeypatch):
+    """At once, and nothing is left, whether the folder is there already or not."""
+    before = signal.getsignal(signal.SIGTERM)
+    for place in ("check_videos", "open_sinks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, place, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+            with pytest.raises(
+                Interrupted, match=r"^SIGTERM: stopped, with no step in hand; .* --resume auto goes on$"
+            ):
+                train(samples, CONFIG, tmp_path / "run", quiet=True)
+        assert names(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_while_the_data_are_read(two_classes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(annotations, "read_samples", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    code, out, err = p3d(capsys, "train", "--data", two_classes, "--out", tmp_path / "run", *SMALL)
+    assert (code, out) == (143, "")
+    assert err == ["p3d train: SIGTERM: stopped, with no step in hand; the same command with --resume auto goes on"]
+
+
+def test_what_a_process_killed_early_has_left_is_in_nobodys_way(samples, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / ".lock").touch()
+    train(samples, small_config(), tmp_path / "run", quiet=True)
 
 
 def test_an_older_checkpoint_can_be_chosen(samples, tmp_path, undisturbed):
@@ -190,10 +389,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(samples, tmp_path, monkeypatch, u
     real = Checkpoints.save
     calls = iter(range(100))
 
-    def save(self, model, optimizer, state, belongs, card):
+    def save(self, *args, **more):
         if next(calls) == 2:
             raise OSError(28, "No space left on device", str(self.last))
-        real(self, model, optimizer, state, belongs, card)
+        real(self, *args, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)

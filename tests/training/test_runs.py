@@ -10,6 +10,7 @@ from tiny import SMALL, names, p3d, sides_of, small_config, write_two_classes
 
 import pseudo3d.training.loop as loop
 from pseudo3d import Pseudo3dError, VideoError, create_model, from_pretrained, save_pretrained
+from pseudo3d.cli import main
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.evaluation.protocols import HitCounts
 from pseudo3d.preprocessing import Preprocessing
@@ -58,7 +59,7 @@ def test_validation_chooses_the_best_epoch(samples, tmp_path, monkeypatch):
     scores = iter([0.5, 1.0, 1.0, 0.0])
     seen = []
 
-    def count(self, side, clips, on_video):
+    def count(self, model, side, clips, on_video):
         seen.append((side, clips))
         return counts_of(next(scores, 0.25))
 
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_longer_finite(samples, tmp_path, monkeypatch):
     last = tmp_path / "run" / "checkpoints" / "last"
     message = (
         r"the loss became nan in step 4 \(epoch 2\) at learning rate 0\.\d+, with the videos (bright|dark)/.*; "
-        r"lower --optim\.lr \(the last weights that were kept are in .*last\)"
+        r"lower --optim\.lr in a new run \(another --out\); --weights \S+last starts from the last weights kept"
     )
     with pytest.raises(Pseudo3dError, match=message):
         train(samples, small_config(epochs=3), tmp_path / "run", quiet=True)
@@ -159,11 +160,66 @@ def on_sides(samples, bad):
     ))  # fmt: skip
 
 
-def test_bad_videos_can_be_left_out_and_are_counted(tmp_path, caplog):
-    samples = on_sides(bad_samples(tmp_path, 6), bad="test")
+def reports_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_bad_videos_can_be_left_out_and_are_counted(tmp_path, caplog, side):
+    samples = on_sides(bad_samples(tmp_path, 6), bad=side)
     result = train(samples, small_config(skip_bad=True), tmp_path / "run", quiet=True)
     assert "bad.mp4" in caplog.text
-    assert (result.run / "split.csv").read_text().count(",test,") == 4
+    assert (result.run / "split.csv").read_text().count(f",{side},") == (4 if side == "test" else 2)
+    epoch, test = reports_of(result.run)
+    assert epoch.get("val videos left out") == (1 if side == "val" else None)
+    assert [bool(re.search(r"/bad\.mp4: ", reason)) for reason in test.get("videos left out", [])] == (
+        [True] if side == "test" else []
+    )
+    assert result.left_out == {side: 1}
+
+
+def test_videos_that_go_bad_later_are_counted_too(tmp_path, monkeypatch):
+    """One is bad before the first step, another one when it is to be scored."""
+    samples = on_sides(bad_samples(tmp_path, 6), bad="test")
+    real = loop.check_videos
+
+    def check(*args, **options):
+        found = real(*args, **options)
+        (tmp_path / "data" / "dark" / "dark0.mkv").write_text("no video")
+        return found
+
+    monkeypatch.setattr(loop, "check_videos", check)
+    result = train(samples, small_config(skip_bad=True), tmp_path / "run", quiet=True)
+    left_out = reports_of(result.run)[-1]["videos left out"]
+    assert [re.search(r"\w+\.\w+(?=: )", reason)[0] for reason in left_out] == ["bad.mp4", "dark0.mkv"]
+    assert result.left_out == {"test": 2}
+
+
+def test_what_was_left_out_and_replaced_is_said_at_the_end(tmp_path, capsys):
+    data = write_two_classes(tmp_path / "data", 6)
+    rows = [(path, path.parent.name, {"0": "test", "1": "test", "2": "val"}.get(path.stem[-1], "train"))
+            for path in sorted(data.rglob("*.mkv"))]  # fmt: skip
+    for side in ("train", "val", "test"):
+        (data / f"{side}.mp4").write_text(f"no video of {side}")
+        rows.append((data / f"{side}.mp4", "dark", side))
+    table = tmp_path / "list.csv"
+    table.write_text("path,label,split\n" + "".join(f"{path},{label},{split}\n" for path, label, split in rows))
+    run = tmp_path / "run"
+    code, out, _ = p3d(capsys, "train", "--data", table, "--out", run, *SMALL, "--skip-bad", "--max-bad", "0.2")
+    assert code == 0
+    for side in ("val", "test"):
+        assert f"left out of {side}, unreadable: 1 (scores are of the others; {run / 'metrics.jsonl'})\n" in out
+    assert "unreadable training videos, in whose place others were shown: 1\n" in out
+    assert [line["training videos replaced"] for line in reports_of(run)] == [1, 1]
+
+
+def test_all_settings_are_printed(two_classes, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["train", "--data", str(two_classes), "--out", str(tmp_path / "run"), *SMALL, "--seed", "7"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "with all its settings" in line]
+    for words in ("model p3d_resnet14,", "style caffe,", "dropout 0.1,", "resize 36 48,", "dtype float32,", "seed 7,",
+                  "optim.lr 0.001,", "optim.milestones 0.4 0.8,", "augment.flip False,"):  # fmt: skip
+        assert words in line, words
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import SMALL
+import torch
+from safetensors.torch import load_file
+from tiny import SMALL, write_two_classes
 
 from pseudo3d import from_pretrained
 
@@ -92,3 +95,83 @@ def test_sigterm_to_all_processes_keeps_where_the_run_is(two_classes, tmp_path):
     assert "SIGTERM: stopped at step" in stderr
     state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())["state"]
     assert f"stopped at step {state['step']} of" in stderr
+
+
+# p3d train, in which every process keeps the statistics that it scores with, and the last one may send itself a signal
+# after its second validation video.
+WATCHED = """
+import itertools, os, signal, sys
+from pathlib import Path
+import torch
+from pseudo3d.cli import _end_process, main
+from pseudo3d.training.trainer import Trainer
+notes, signalled = Path(sys.argv[1]), sys.argv[2] == "signalled"
+rank, numbers, real = os.environ["RANK"], itertools.count(), Trainer._count
+def count(self, model, samples, clips, on_video):
+    number, done = next(numbers), itertools.count(1)
+    torch.save(dict(model.named_buffers()), notes / f"buffers_{rank}_{number}.pt")
+    def scored():
+        at = next(done)
+        (notes / f"videos_{rank}_{number}").write_text(str(at))
+        if signalled and rank == "1" and at == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        on_video()
+    return real(self, model, samples, clips, scored)
+Trainer._count = count
+_end_process(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """Two processes validate eleven videos each, and train on four."""
+    folder = write_two_classes(tmp_path_factory.mktemp("data"), 14)
+    sides = {0: "train", 1: "train", 2: "test"}
+    rows = [
+        (path, path.parent.name, sides.get(int(re.sub(r"\D", "", path.stem)), "val")) for path in folder.rglob("*.mkv")
+    ]
+    table = folder / "list.csv"
+    table.write_text("path,label,split\n" + "".join(f"{path},{label},{split}\n" for path, label, split in sorted(rows)))
+    return table
+
+
+def watched(listed, folder, mode, out, *more):
+    """The exit code, what was said, and the folder of what the processes noted."""
+    notes = folder / f"notes{len(list(folder.iterdir()))}"
+    notes.mkdir()
+    (folder / "watched.py").write_text(WATCHED)
+    command = [*TORCHRUN, "--nproc-per-node=2", folder / "watched.py", notes, mode, *train_args(listed, out)[2:]]
+    command += ["--batch-size", "4", "--epochs", "2", "--dropout", "0.5", *more]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stderr, notes
+
+
+def left_by(out):
+    """Scores, losses and weights."""
+    timed = ("seconds", "clips/s", "waiting for data")
+    lines = [{key: value for key, value in line.items() if key not in timed} for line in reports(out)]
+    arrays = load_file(out / "checkpoints" / "last" / "model.safetensors")
+    return lines, {key: value.numpy().tobytes() for key, value in arrays.items()}
+
+
+@pytest.mark.slow
+def test_all_processes_score_what_is_saved_and_stop_together(listed, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, said, notes = watched(listed, tmp_path, "undisturbed", whole)
+    assert code == 0, said[-3000:]
+    for number in (0, 1):  # the validations; the test is of ``best``
+        first, second = (torch.load(notes / f"buffers_{rank}_{number}.pt") for rank in (0, 1))
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert not torch.equal(first["stem.bn_conv1.running_mean"], torch.zeros(64))
+    saved = dict(from_pretrained(whole / "checkpoints" / "last").named_buffers())
+    assert all(torch.equal(value, second[name]) for name, value in saved.items())
+
+    code, said, notes = watched(listed, tmp_path, "signalled", cut)
+    assert code != 0
+    assert "SIGTERM: stopped at step 1 of 2, which is kept in" in said
+    assert [(notes / f"videos_{rank}_0").read_text() for rank in (0, 1)] == ["4", "4"]  # of eleven
+    state = json.loads((cut / "checkpoints" / "last" / "state.json").read_text())["state"]
+    assert (state["step"], state["reports"]) == (1, [])
+    code, said, _ = watched(listed, tmp_path, "undisturbed", cut, "--resume", "auto")
+    assert code == 0, said[-3000:]
+    assert left_by(cut) == left_by(whole)

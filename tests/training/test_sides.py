@@ -263,6 +263,8 @@ def test_bad_videos_are_left_out_when_that_is_wanted(damaged, tmp_path, caplog):
     assert names(checked.val) == names(sides.val)[1:]
     assert names(checked.test) == [name for i, name in enumerate(names(sides.test)) if i not in (0, 2)]
     assert checked.test.class_names == sides.test.class_names
+    left_out = {name: [Path(reason.split(": ")[0]).name for reason in each] for name, each in checked.left_out.items()}
+    assert left_out == {"val": names(sides.val, [0]), "test": names(sides.test, [0, 2])}
     assert [record.name for record in caplog.records] == ["pseudo3d"] * 3
     for side, places in (("val", [0]), ("test", [0, 2])):
         for name in names(getattr(sides, side), places):

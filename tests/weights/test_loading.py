@@ -70,7 +70,8 @@ def test_a_head_of_other_classes():
     state = torchvision_state(network_2d(14))
     model = create_model("p3d_resnet14", num_classes=3, style="torchvision")
     with pytest.raises(
-        Pseudo3dError, match=r"has a head of 7 classes, the model one of 3; pass head='new'.*num_classes=7"
+        Pseudo3dError,
+        match=r"has a head of 7 classes, the model one of 3; pass head='new' \(p3d train --head new\).*num_classes=7",
     ):
         load_weights(model, state)
     own = model.fc.weight.clone()
@@ -83,7 +84,10 @@ def test_a_head_of_other_classes():
 def test_no_head_at_all():
     state = {key: value for key, value in torchvision_state(network_2d(14)).items() if not key.startswith("fc.")}
     model = create_model("p3d_resnet14", num_classes=3, style="torchvision")
-    with pytest.raises(Pseudo3dError, match=r"has no head, the model one of 3; pass head='new' to train a new head$"):
+    with pytest.raises(
+        Pseudo3dError,
+        match=r"has no head, the model one of 3; pass head='new' \(p3d train --head new\) to train a new head$",
+    ):
         load_weights(model, state)
     assert {"fc.weight", "fc.bias"} <= set(load_weights(model, state, head="new").initialised)
 

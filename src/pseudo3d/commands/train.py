@@ -62,7 +62,7 @@ _HELP = """Train a network on labelled videos, then test it by the paper's proto
             folder of a checkpoint goes on from that one; "never" wants a new run.
         gpus: processes of this machine that share each step's clips, one a GPU, or with device cpu on its processors.
             A dry run is one process.
-        dry_run: load one batch, run one step, say shapes, memory and how long the run will take; write nothing.
+        dry_run: load one batch, run one step, say shapes, memory and about how long the run will take; write nothing.
         tensorboard: write scalars, sample clips and the confusion matrix to RUN/tensorboard.
         wandb: report to this project of Weights & Biases (pip install "pseudo3d[wandb]").
 """
@@ -227,16 +227,18 @@ def _train(
     wandb: str | None,
 ) -> int:
     """Train and say what came of it; ``said`` comes first, on the error stream."""
-    from pseudo3d.data.annotations import read_samples
-    from pseudo3d.training.loop import train
-    from pseudo3d.training.stopping import Interrupted
+    from pseudo3d.training.stopping import Interrupted, ended_by_sigterm
 
-    samples = read_samples(data, groups=groups)
     quiet = os.environ.get("RANK", "0") != "0"  # of the processes that torchrun started, the first one speaks
-    if not quiet:
-        print(said, file=sys.stderr)
     try:
-        result = train(samples, config, out, resume=resume, tensorboard=tensorboard, wandb=wandb, quiet=quiet)
+        with ended_by_sigterm():  # while torch is imported and the data are read, too
+            from pseudo3d.data.annotations import read_samples
+            from pseudo3d.training.loop import train
+
+            samples = read_samples(data, groups=groups)
+            if not quiet:
+                print(said, file=sys.stderr)
+            result = train(samples, config, out, resume=resume, tensorboard=tensorboard, wandb=wandb, quiet=quiet)
     except Interrupted as stop:
         if not quiet:
             print(f"p3d train: {stop.text}", file=sys.stderr)
@@ -245,6 +247,12 @@ def _train(
         print(f"trained in {result.seconds:.0f} s; on the test videos, {config.test_clips} clips each:")
         for name, value in result.test.items():
             print(f"  {name:12} {value:6.1%}")
+        for name, number in result.left_out.items():
+            print(
+                f"left out of {name}, unreadable: {number} (scores are of the others; {result.run / 'metrics.jsonl'})"
+            )
+        if result.replaced:
+            print(f"unreadable training videos, in whose place others were shown: {result.replaced}")
         print(f"weights: {result.checkpoint}")
         print(f"next: p3d extract {result.run / 'split.csv'} --weights {result.checkpoint} --out STORE")
     return 0

@@ -10,6 +10,7 @@ from pseudo3d.models.c3d import C3D
 from pseudo3d.preprocessing import Preprocessing
 from pseudo3d.training.config import DEFAULT_MODEL, TrainConfig
 from pseudo3d.weights import load_model
+from pseudo3d.weights.sources import Weights, open_weights
 
 
 def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
@@ -33,9 +34,14 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
             dropout=config.dropout,
         )
     else:
+        name = config.model or "p3d"
+        source: str | Weights = config.weights
+        if config.head == "auto":
+            source = open_weights(config.weights, model=name)
+            _check_classes(source, class_names)
         model = load_model(
-            config.model or "p3d",
-            config.weights,
+            name,
+            source,
             num_classes=len(class_names),
             blocks=config.blocks,
             style=config.style,
@@ -45,13 +51,37 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         )
         check_takes_rgb(config.weights, model.architecture.in_channels)
     model.preprocessing = _sized(model, config)
-    if config.head == "auto" and model.class_names not in (None, tuple(class_names)):
-        raise Pseudo3dError(
-            f"{config.weights}: its classes are {first_few(model.class_names or ())}, the data's "
-            f"{first_few(class_names)}; use --head new"
-        )
     model.class_names = tuple(class_names)
     return model
+
+
+def _check_classes(weights: Weights, class_names: Sequence[str]) -> None:
+    """Refuse to go on with a head that is of other classes than the data, and say which differ."""
+    if weights.looks is None:
+        return  # who loads them says that they are of no network
+    theirs, count = weights.class_names, weights.looks.num_classes
+    if count is None:
+        raise Pseudo3dError(f"{weights.name}: has no head that --head auto could keep; use --head new")
+    if theirs is None and count != len(class_names):
+        found = f"its head has {count} classes and the data {len(class_names)}"
+    elif theirs is None or theirs == tuple(class_names):
+        return
+    elif differing := _only_in(theirs, class_names):
+        found = f"the classes of its head are not the data's: {differing}"
+    else:
+        places = [place for place, pair in enumerate(zip(theirs, class_names, strict=True)) if pair[0] != pair[1]]
+        found = (
+            f"the classes of its head are the data's in another order: number {places[0]} is {theirs[places[0]]!r} "
+            f"there and {class_names[places[0]]!r} in the data"
+        )
+    raise Pseudo3dError(f"{weights.name}: {found}; use --head new for a new head, or data of the same classes")
+
+
+def _only_in(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """What one of two lists has and the other lacks, in words; nothing when they have the same."""
+    sides = (("the weights", [name for name in theirs if name not in set(ours)]),
+             ("the data", [name for name in ours if name not in set(theirs)]))  # fmt: skip
+    return " and ".join(f"only {where} have {first_few(map(repr, names))}" for where, names in sides if names)
 
 
 def _sized(model: VideoModel, config: TrainConfig) -> Preprocessing:

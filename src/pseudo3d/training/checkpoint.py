@@ -5,8 +5,9 @@
     RUN/checkpoints/step_00000120/   the one before, and so on back, as many as ``keep_last`` says
 
 A checkpoint is written aside, flushed and renamed to ``last``, which gives its name up first for ``step_...`` of its
-own. Whoever is stopped between the two names still has the older one. state.json is written with the SHA-256 of the
-arrays beside it, so that a torn or exchanged file is noticed before it is trained on.
+own. Whoever is stopped between the two names still has the older one. Arrays are never written twice for a step: what
+becomes known of it later (its validation) replaces state.json alone. That is written with the SHA-256 of the arrays
+beside it, so that a torn or exchanged file is noticed before it is trained on.
 """
 
 import json
@@ -15,7 +16,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from pseudo3d import files
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.models import VideoModel
+from pseudo3d.training.cards import write_card
 from pseudo3d.weights import save_pretrained
 from pseudo3d.weights.card import CardInfo
 from pseudo3d.weights.pretrained import WEIGHTS_NAME, from_pretrained, write_safetensors
@@ -87,42 +89,66 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.best, self.last = folder / "best", folder / "last"
+        self._arrays: tuple[int, dict[str, str]] | None = None  # those that this run knows in ``last``: step, SHA-256
 
     def save(
-        self, model: VideoModel, optimizer: torch.optim.Optimizer, state: RunState, belongs: str, card: CardInfo
+        self,
+        model: VideoModel,
+        optimizer: torch.optim.Optimizer,
+        state: RunState,
+        belongs: str,
+        card: CardInfo,
+        *,
+        spare: int = 0,
     ) -> None:
         """Write the whole state as ``last``, and drop what is older than ``keep`` or of a step still to come.
 
+        When this run has written that step already, only the state and the model card are new.
+
         Args:
-            model: its weights of now.
+            model: its weights of now, which the step decides.
             optimizer: over parameters of ``model``.
             state: how far the run is.
             belongs: what the run is of, compared by ``load``.
             card: for the model card.
+            spare: older ones to keep besides, while it is not known what these weights are worth.
 
         Raises:
             OSError: the disk is full or read-only; the checkpoints that were there are untouched.
         """
-        self._tidy()
+        if self._arrays is not None and self._arrays[0] == state.step:
+            write_card(model, self.last, card)
+            _write_state(self.last, state, belongs, self._arrays[1])
+        else:
+            self._tidy()
+            self._arrays = state.step, self._write_anew(model, optimizer, state, belongs, card)
+        self._drop(state.step, self.keep + spare)
+
+    def _write_anew(
+        self, model: VideoModel, optimizer: torch.optim.Optimizer, state: RunState, belongs: str, card: CardInfo
+    ) -> dict[str, str]:
+        """All files of ``last``, written aside and renamed; the SHA-256 of the arrays."""
         aside = self.folder / f".last.{os.getpid()}.part"
         try:
             save_pretrained(model, aside, card=card)
             with files.replacing(aside / OPTIMIZER_NAME) as temporary:
-                write_safetensors(_optimizer_arrays(model, optimizer), temporary, {})
-            values = {
-                "format_version": _FORMAT,
-                "belongs": belongs,
-                "sha256": {name: files.sha256_of(aside / name) for name in _ARRAYS},
-                "state": asdict(state),
-            }
-            files.write_text(aside / STATE_NAME, json.dumps(values) + "\n")
-            self._free_last(state.step)
+                # without any metadata, safetensors cannot read a file without arrays (before a first step)
+                write_safetensors(_optimizer_arrays(model, optimizer), temporary, {"format": "pt"})
+            digests = {name: files.sha256_of(aside / name) for name in _ARRAYS}
+            _write_state(aside, state, belongs, digests)
+            self._free_last()
             aside.rename(self.last)
             files.flush_folder(self.folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        for _, folder in [found for found in self.resumable() if found[0] > state.step] + self.resumable()[self.keep :]:
-            shutil.rmtree(folder)
+        return digests
+
+    def _drop(self, step: int, keep: int) -> None:
+        """Remove all but ``last`` and those of earlier steps that are to be kept."""
+        earlier = [folder for at, folder in self.resumable() if folder != self.last and at < step]
+        for _, folder in self.resumable():
+            if folder not in (self.last, *earlier[: keep - 1]):
+                shutil.rmtree(folder)
 
     def save_best(self, model: VideoModel, card: CardInfo) -> str:
         """Write the weights as ``best``, each file in one step; the SHA-256 of the weights."""
@@ -130,15 +156,13 @@ class Checkpoints:
         return files.sha256_of(self.best / WEIGHTS_NAME)
 
     def resumable(self) -> list[tuple[int, Path]]:
-        """The states that are there, whole or torn, by (step, folder), the newest first."""
-        found = []
-        for folder in self.folder.glob("*"):
-            name = re.fullmatch(r"step_(\d{8})", folder.name)
-            if name:
-                found.append((int(name[1]), folder))
-            elif folder == self.last:
-                found.append((_step_of(folder), folder))
-        return sorted(found, reverse=True)
+        """The states that are there, whole or torn, by (step, folder), the newest first.
+
+        That is ``last``, with step -1 where its state.json cannot be read; its name is never given to an older one.
+        """
+        names = ((re.fullmatch(r"step_(\d{8})", folder.name), folder) for folder in self.folder.glob("step_*"))
+        before = sorted(((int(name[1]), folder) for name, folder in names if name), reverse=True)
+        return [(_step_of(self.last), self.last), *before] if self.last.exists() else before
 
     def load(self, folder: Path, model: VideoModel, optimizer: torch.optim.Optimizer, belongs: str) -> RunState:
         """Put a checkpoint's weights and optimizer numbers in place.
@@ -153,20 +177,21 @@ class Checkpoints:
             How far the run was.
 
         Raises:
-            Pseudo3dError: the checkpoint is torn, no checkpoint, or of another run; the one before is named if there
-                is one.
+            Pseudo3dError: the checkpoint is torn or no checkpoint, and the one before is named if there is one; or it
+                is of another run, and what differs is named.
         """
         try:
-            state = _read_state(folder, belongs)
-            saved = from_pretrained(folder)
-            if saved.architecture != model.architecture:
-                raise Pseudo3dError(f"{folder}: is of {saved.architecture}, the run is of {model.architecture}")
-            arrays = load_file(folder / OPTIMIZER_NAME)
+            saved = _read_state(folder)
+            network = from_pretrained(folder)
         except Pseudo3dError as error:
             raise Pseudo3dError(f"{error}{self._advice(folder)}") from error
-        model.load_state_dict(saved.state_dict())
-        _set_optimizer(model, optimizer, arrays, folder)
-        return state
+        _check_belongs(folder, saved.belongs, belongs)
+        if network.architecture != model.architecture:
+            raise _of_another_run(folder, f"it is of {network.architecture}, the run is of {model.architecture}")
+        _set_optimizer(model, optimizer, load_file(folder / OPTIMIZER_NAME), folder)
+        model.load_state_dict(network.state_dict())
+        self._arrays = (saved.state.step, saved.digests) if folder == self.last else None
+        return saved.state
 
     def _advice(self, folder: Path) -> str:
         """Which checkpoint to take instead of an unusable one."""
@@ -176,14 +201,15 @@ class Checkpoints:
             return f"; go on from the one before with --resume {before[0]}"
         return "; there is none before it: choose another folder for --out to begin again"
 
-    def _free_last(self, step: int) -> None:
-        """Give ``last`` the name of its step; drop it where it is torn or of a step that is being done again."""
+    def _free_last(self) -> None:
+        """Give ``last`` the name of its step, also of one that is being done again; drop it where none can be read."""
         if not self.last.exists():
             return
-        name = self.folder / f"step_{_step_of(self.last):08d}"
-        if not 0 <= _step_of(self.last) < step:
+        step = _step_of(self.last)
+        if step < 0:
             shutil.rmtree(self.last)
             return
+        name = self.folder / f"step_{step:08d}"
         shutil.rmtree(name, ignore_errors=True)
         self.last.rename(name)
 
@@ -201,7 +227,20 @@ def _step_of(folder: Path) -> int:
         return -1
 
 
-def _read_state(folder: Path, belongs: str) -> RunState:
+class _Saved(NamedTuple):
+    """What state.json says: how far the run was, what it is of, and the SHA-256 of the arrays beside it."""
+
+    state: RunState
+    belongs: Any
+    digests: dict[str, str]
+
+
+def _write_state(folder: Path, state: RunState, belongs: str, digests: dict[str, str]) -> None:
+    values = {"format_version": _FORMAT, "belongs": belongs, "sha256": digests, "state": asdict(state)}
+    files.write_text(folder / STATE_NAME, json.dumps(values) + "\n")
+
+
+def _read_state(folder: Path) -> _Saved:
     path = folder / STATE_NAME
     if not path.is_file():
         raise Pseudo3dError(f"{folder}: is no checkpoint that a run can go on from (it has no {STATE_NAME})")
@@ -219,8 +258,8 @@ def _read_state(folder: Path, belongs: str) -> RunState:
             raise Pseudo3dError(f"{folder}: {name} is missing")
         if files.sha256_of(folder / name) != digests.get(name):
             raise Pseudo3dError(f"{folder / name}: is not what was written (torn or exchanged)")
-    _check_belongs(folder, values.get("belongs"), belongs)
-    return RunState(**{**state, "bad": {int(video): reason for video, reason in state["bad"].items()}})
+    state["bad"] = {int(video): reason for video, reason in state["bad"].items()}
+    return _Saved(RunState(**state), values.get("belongs"), digests)
 
 
 def _check_belongs(folder: Path, theirs: Any, ours: str) -> None:
@@ -230,10 +269,16 @@ def _check_belongs(folder: Path, theirs: Any, ours: str) -> None:
     try:
         before, now = json.loads(theirs), json.loads(ours)
     except (ValueError, TypeError) as error:
-        raise Pseudo3dError(f"{folder}: is not a checkpoint of this run") from error
+        raise _of_another_run(folder, "it does not say of which") from error
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    what = first_few(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
-    raise Pseudo3dError(f"{folder}: belongs to another run: {what}")
+    raise _of_another_run(folder, first_few(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed))
+
+
+def _of_another_run(folder: Path, what: str) -> Pseudo3dError:
+    return Pseudo3dError(
+        f"{folder}: belongs to another run: {what}; give the options and the videos of that run again to go on with "
+        "it, or another --out to begin a new one"
+    )
 
 
 def _optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

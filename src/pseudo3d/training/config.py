@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -10,6 +11,7 @@ import tyro
 from pseudo3d.choices import Head, Style, TemporalInit
 from pseudo3d.data.augmentation import Augmentation
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.nearest import nearest
 
 DEFAULT_MODEL = "p3d_resnet50"
 
@@ -250,6 +252,16 @@ def _words(kind: Any) -> str:
     return words.get(kind, "a section of its own")
 
 
+def _meant(unknown: str, kinds: Mapping[str, Any]) -> str:
+    """What a field that there is not was probably to be, of the fields with these type hints and of their sections'."""
+    names = [
+        *kinds,
+        *(f"{name}.{each.name}" for name, kind in kinds.items() if is_dataclass(kind) for each in fields(kind)),
+    ]
+    near, alike = nearest(unknown, names)
+    return f"; did you mean {near!r}?" if alike else f"; the nearest is {near!r}"
+
+
 def _section(kind: type[Section], values: Any, what: str, prefix: str = "") -> Section:
     """A dataclass out of JSON types, no field unknown and none missing."""
     if not isinstance(values, dict):
@@ -257,7 +269,8 @@ def _section(kind: type[Section], values: Any, what: str, prefix: str = "") -> S
     kinds = get_type_hints(kind)
     for problem, found in (("unknown", values.keys() - kinds), ("missing", kinds.keys() - values)):
         if found:
-            raise Pseudo3dError(f"{what} has {problem} fields {sorted(found)}")
+            meant = _meant(sorted(found)[0], kinds) if problem == "unknown" else ""
+            raise Pseudo3dError(f"{what} has {problem} fields {sorted(found)}{meant}")
     arguments = {}
     for name, value in values.items():
         if is_dataclass(kinds[name]):

@@ -82,8 +82,7 @@ class Group:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages the gradients over the processes; alone, the model itself.
 
-        The parameters of process 0 go to all at once. Running statistics of batch norms do not: each process keeps
-        its own, and those of process 0 are the ones that it saves (see ``synchronise_batch_norms``).
+        The parameters of process 0 go to all at once. Running statistics of batch norms do not (``share_buffers``).
 
         Args:
             model: on this process's device, with at least one parameter that learns; each of these takes part in every
@@ -94,6 +93,16 @@ class Group:
         return DistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=False
         )
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the buffers of process 0, which saves them: the running statistics of batch norms.
+
+        Each process gathers statistics of its own micro-batches. Shared before a validation, they make all processes
+        score the one network that is saved, and nothing but its checkpoint decides the scores of a run that goes on.
+        """
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer.detach(), 0)
 
 
 SINGLE = Group()

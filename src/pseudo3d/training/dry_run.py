@@ -1,28 +1,48 @@
 """Before a run costs hours: whether its steps fit into memory, and what one step is like (``p3d train --dry-run``)."""
 
+import itertools
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pseudo3d.data.annotations import SampleList
-from pseudo3d.data.dataset import ClipBatch, load
+from pseudo3d.data.dataset import ClipBatch, TrainingClips, load, make_loader
+from pseudo3d.errors import Pseudo3dError, first_few
+from pseudo3d.evaluation.protocols import count_hits
+from pseudo3d.features.encoding import decode_here
+from pseudo3d.inference import ClipRunner
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import SINGLE
-from pseudo3d.training.memory import available_memory, check_memory, measure_need
-from pseudo3d.training.step import part_of
+from pseudo3d.training.memory import (
+    available_memory,
+    check_memory,
+    measure_need,
+    too_little_beside_explained,
+    too_little_explained,
+)
+from pseudo3d.training.step import NotFiniteError, StepResult, part_of
+from pseudo3d.video.clips import ClipPlan
+from pseudo3d.video.pool import Decoded
 from pseudo3d.video.transforms import center_window
 
 if TYPE_CHECKING:
     from pseudo3d.training.trainer import Trainer
 
 
-SHORT = 20.0  # seconds of a step after which a dry run does not do another one
+SHORT = 10.0  # seconds of work after which a dry run does not do it again
+_TEST_VIDEOS = 3  # to read in a dry run
+
+Result = TypeVar("Result")
 
 
 def check_room(trainer: "Trainer") -> int:
@@ -35,17 +55,18 @@ def check_room(trainer: "Trainer") -> int:
         Bytes that a step is expected to take.
 
     Raises:
-        Pseudo3dError: they do not fit; it says which --micro-batch does.
+        Pseudo3dError: they do not fit, or memory ran out in finding out; it says which --micro-batch does.
     """
     stepper, config = trainer.stepper, trainer.config
-    smallest = 1 if config.freeze_bn else 2
+    smallest = stepper.smallest
     share = -(-min(config.batch_size, len(trainer.sides.train)) // trainer.group.size)
     clips = min(config.micro_batch or share, share)
 
     def loss_of(count: int) -> Tensor:
         return stepper.loss(_blank(trainer, count), stepper.model)[0]
 
-    need = measure_need(stepper.model, loss_of, clips=smallest, optimizer=config.optim.name)
+    with too_little_explained(smallest, smallest=smallest):
+        need = measure_need(stepper.model, loss_of, clips=smallest, optimizer=config.optim.name)
     available = available_memory(stepper.device)
     if available is not None and stepper.device.type == "cpu":
         available //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of a group that share this machine
@@ -56,6 +77,8 @@ def check_room(trainer: "Trainer") -> int:
 def dry_run(samples: SampleList, config: TrainConfig) -> str:
     """Load one batch, do one step with it, and tell what a run would be like; nothing is kept.
 
+    Of the videos it looks into those of the batch and a few to test on.
+
     Args:
         samples: labelled videos.
         config: the recipe.
@@ -64,45 +87,198 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
         Lines for a person: the videos, the shapes, the memory, and an estimate of the time that the run would take.
 
     Raises:
-        Pseudo3dError: whatever ``training.loop.train`` would refuse before its first step.
+        Pseudo3dError: what ``training.loop.train`` would refuse before its first step, but for bad videos that it has
+            not looked into; or the step's loss is not finite, or memory ran out.
     """
     from pseudo3d.training.loop import make_trainer
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(samples, config, Path(folder), SINGLE)
-        config, stepper = trainer.config, trainer.stepper
-        trainer.sampler.start, trainer.sampler.stop = 0, 1
+    with tempfile.TemporaryDirectory() as folder, too_little_beside_explained():
+        trainer = make_trainer(samples, config, Path(folder), SINGLE, look=False)
+        batch, looking, loading = _first_batch(trainer)
+        scoring = _scoring(trainer)  # before the steps, which may spoil the weights
+        part, result, stepping = _stepped(trainer, batch)
+    stepping *= len(batch.targets) / len(part.targets)
+    return "\n".join(
+        [
+            *_shapes(trainer, batch, part),
+            *(f"cannot be read, another video took its place: {reason}" for _, reason in batch.bad),
+            f"loss of the first {len(part.targets)} clips: {result.loss / result.clips:.3f}",
+            _memory(trainer),
+            *_times(trainer, _Seconds(looking, loading, stepping, *scoring)),
+        ]
+    )
+
+
+class _Seconds(NamedTuple):
+    """What was measured, with one process that does one thing after the other.
+
+    Args:
+        looking: at a video for the first time.
+        loading: a batch.
+        stepping: with it.
+        opening: what a validation or test begins with, its decoder processes among it.
+        reading: the test's clips of a video.
+        scoring: one of them.
+    """
+
+    looking: float
+    loading: float
+    stepping: float
+    opening: float
+    reading: float
+    scoring: float
+
+
+def _first_batch(trainer: "Trainer") -> tuple[ClipBatch, float, float]:
+    """The first step's clips, loaded in this process; seconds of the first look at one of its videos, and to load all.
+
+    Worker processes would take longer to start than a batch takes.
+    """
+    dataset, sampler, side = trainer.loader.dataset, trainer.sampler, trainer.sides.train
+    assert isinstance(dataset, TrainingClips)
+    sampler.start, sampler.stop = 0, 1
+    keys = sampler.keys(0)
+    started = time.perf_counter()
+    dataset.index.build([side.root / side.samples[key.video].path for key in keys])
+    looking = (time.perf_counter() - started) / len(keys)
+    loader = make_loader(dataset, sampler, workers=0)
+
+    def loaded() -> ClipBatch:
+        with closing(load(loader)) as batches:
+            return next(batches)
+
+    batch, seconds = _timed_twice(loaded)
+    return batch, looking, seconds
+
+
+def _scoring(trainer: "Trainer") -> tuple[float, float, float]:
+    """Seconds to begin a validation, to read the clips of a test video (the median of a few), and to score a clip."""
+    side, clips = trainer.sides.test, trainer.config.test_clips
+    started = time.perf_counter()
+    runner = ClipRunner(trainer.model, device=str(trainer.stepper.device), dtype=trainer.config.dtype)
+    few = replace(side, samples=side.samples[: max(1, trainer.workers)])
+    count_hits(runner, few, clips=1, skip_bad=True, workers=trainer.workers)
+    opening = time.perf_counter() - started
+    plan = ClipPlan(runner.preprocessing, clips)
+    reading: list[float] = []
+    began = time.perf_counter()
+    for number, sample in enumerate(side.samples):
         started = time.perf_counter()
-        with closing(load(trainer.loader)) as batches:
-            batch = next(batches)
-        loading = time.perf_counter() - started
-        size = config.micro_batch or len(batch.targets)
-        part = part_of(batch, slice(0, size))
+        *_, last = decode_here([(number, side.root / sample.path)], plan)
+        if isinstance(last, Decoded):
+            reading.append(time.perf_counter() - started)
+        if len(reading) == _TEST_VIDEOS or time.perf_counter() - began > SHORT / 2:
+            break
+    p = runner.preprocessing
+    blank = [np.zeros((p.num_frames, *p.crop, 3), np.uint8)] * runner.batch_size
+    _, seconds = _timed_twice(lambda: runner(blank, ("prob",)))
+    return opening, statistics.median(reading or [0.0]), seconds / runner.batch_size
+
+
+def _stepped(trainer: "Trainer", batch: ClipBatch) -> tuple[ClipBatch, StepResult, float]:
+    """A step with the first micro-batch: the clips, what came out first, and the seconds that it takes."""
+    part, numbers = part_of(batch, slice(0, trainer.config.micro_batch)), itertools.count()
+    results = []
+
+    def step() -> None:
+        number = next(numbers)
+        try:
+            results.append(trainer.stepper.step(part, number))
+        except NotFiniteError as error:
+            names = first_few(trainer.sides.train.samples[video].path for video in part.videos)
+            raise Pseudo3dError(
+                f"{error} in step {number + 1} at learning rate {trainer.stepper.lr(number):.2g}, with the videos "
+                f"{names}; lower --optim.lr"
+            ) from error
+
+    _, seconds = _timed_twice(step)
+    return part, results[0], seconds
+
+
+def _timed_twice(work: Callable[[], Result]) -> tuple[Result, float]:
+    """What some work gives, and its seconds when done again: at first memory is new and kernels are being made.
+
+    Work that takes long is done once.
+    """
+    seconds = 0.0
+    for _ in range(2):
         started = time.perf_counter()
-        result = stepper.step(part, 0)
-        first = time.perf_counter() - started
-        if first < SHORT:  # the first step is slower than those that follow: memory is new, kernels are being made
-            started = time.perf_counter()
-            stepper.step(part, 1)
-            first = time.perf_counter() - started
-        seconds = first * len(batch.targets) / len(part.targets)
-    p, sides, parts = trainer.model.preprocessing, trainer.sides, -(-len(batch.targets) // size)
-    free = available_memory(stepper.device)
-    total = trainer.steps * max(seconds, loading if trainer.workers else seconds + loading)
-    lines = [
+        result = work()
+        seconds = time.perf_counter() - started
+        if seconds > SHORT:
+            break
+    return result, seconds
+
+
+def _shapes(trainer: "Trainer", batch: ClipBatch, part: ClipBatch) -> list[str]:
+    sides, stepper, p = trainer.sides, trainer.stepper, trainer.model.preprocessing
+    size = len(part.targets)
+    parts = -(-len(batch.targets) // size)
+    return [
         f"videos: {', '.join(f'{len(side)} {name}' for name, side in sides.named())}; "
         f"{len(sides.train.class_names)} classes",
         f"network: {trainer.model.architecture.name} on {stepper.device}, {str(stepper.dtype).removeprefix('torch.')}",
         f"a batch: {len(batch.targets)} clips of {p.num_frames} frames, uint8 {tuple(batch.frames.shape)} out of "
         f"frames resized to {p.resize}, in {parts} micro-batch{'es' if parts > 1 else ''} of {size}",
         f"targets: float32 {tuple(batch.targets.shape)}",
-        f"loss of the first {len(part.targets)} clips: {result.loss / result.clips:.3f}",
-        f"memory for a step: about {check_room(trainer) / 2**30:.1f} GiB"
-        + (f", {free / 2**30:.1f} GiB are free" if free is not None else ""),
-        f"time: {loading:.1f} s to load the batch with the start of the loader, {seconds:.1f} s for the step",
-        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(total)} beside validation and test",
     ]
-    return "\n".join(lines)
+
+
+def _memory(trainer: "Trainer") -> str:
+    free = available_memory(trainer.stepper.device)
+    return f"memory for a step: about {check_room(trainer) / 2**30:.1f} GiB" + (
+        f", {free / 2**30:.1f} GiB are free" if free is not None else ""
+    )
+
+
+def _times(trainer: "Trainer", seconds: _Seconds) -> list[str]:
+    """What was measured, and what the run would take with its workers."""
+    config, sides, cpus = trainer.config, trainer.sides, os.cpu_count() or 1
+    busy = min(torch.get_num_threads(), cpus) if trainer.stepper.device.type == "cpu" else 1
+
+    def paced(network: float, loading: float) -> float:
+        return seconds_beside(network, loading, workers=trainer.workers, busy=busy, cpus=cpus)
+
+    def scored(videos: int, clips: int) -> float:
+        return seconds.opening + videos * paced(clips * seconds.scoring, seconds.reading * clips / config.test_clips)
+
+    validations = 0 if sides.val is None else -(-trainer.epochs // config.val_every)
+    parts = {
+        "the first look at all videos": seconds.looking * sum(len(side) for _, side in sides.named()),
+        f"{trainer.steps} steps": trainer.steps * paced(seconds.stepping, seconds.loading),
+        f"{validations} validations": validations * scored(len(sides.val or ()), config.val_clips),
+        "the test": scored(len(sides.test), config.test_clips),
+    }
+    clips = f"{config.test_clips} clip{'' if config.test_clips == 1 else 's'}"
+    workers = f"{trainer.workers or 'no'} worker{'' if trainer.workers == 1 else 's'}"
+    return [
+        f"time: {seconds.loading:.1f} s to load the batch, {seconds.stepping:.1f} s for the step; for a test video "
+        f"{seconds.reading:.1f} s to load {clips}, {config.test_clips * seconds.scoring:.1f} s to score them",
+        f"the run: {trainer.steps} steps, {trainer.epochs} epochs, about {_duration(sum(parts.values()))} with "
+        f"{workers}, beside writing checkpoints: "
+        + ", ".join(f"{_duration(each)} for {what}" for what, each in parts.items()),
+    ]
+
+
+def seconds_beside(network: float, loading: float, *, workers: int, busy: int, cpus: int) -> float:
+    """Seconds from one batch to the next when worker processes load them beside the network.
+
+    Args:
+        network: seconds with a batch.
+        loading: seconds of one process to load it.
+        workers: 0 for one after the other.
+        busy: processors that the network uses.
+        cpus: processors that there are, for both.
+
+    Example:
+        >>> [seconds_beside(1.0, 4.0, workers=n, busy=1, cpus=8) for n in (0, 1, 2, 7)]
+        [5.0, 4.0, 2.0, 1.0]
+        >>> seconds_beside(1.0, 4.0, workers=2, busy=2, cpus=2)  # they take turns
+        3.0
+    """
+    if workers == 0:
+        return network + loading
+    return max(network, loading / workers, (network * busy + loading) / cpus)
 
 
 def _blank(trainer: "Trainer", count: int) -> ClipBatch:

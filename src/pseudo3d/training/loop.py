@@ -1,10 +1,12 @@
 """``train``: a run from labelled videos to a tested network, begun or gone on with, on one process or several."""
 
+import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,21 +15,26 @@ from filelock import FileLock, Timeout
 from pseudo3d import files
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.inference import choose_device, choose_dtype
+from pseudo3d.models import VideoModel
 from pseudo3d.training.allocator import keep_memory
 from pseudo3d.training.build import build_model
 from pseudo3d.training.checkpoint import Checkpoints
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import Group, open_group
 from pseudo3d.training.dry_run import check_room
-from pseudo3d.training.progress import TrainingProgress
+from pseudo3d.training.memory import too_little_beside_explained
+from pseudo3d.training.progress import TrainingProgress, looking_at
 from pseudo3d.training.sides import check_sides, check_videos, sides_to_csv, split_samples
 from pseudo3d.training.sinks import open_sinks
+from pseudo3d.training.stopping import ended_by_sigterm
 from pseudo3d.training.trainer import Trainer, TrainResult
 from pseudo3d.video.index import IndexCache
 
 _log = logging.getLogger("pseudo3d")
 
-OWN_FILES = ("config.json", "split.csv", "metrics.jsonl", "curves.svg", "wandb_id.txt")
+OWN_FILES = ("config.json", "split.csv", "metrics.jsonl", "curves.svg", "diverged.txt", "wandb_id.txt")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
 
 
 def train(
@@ -54,7 +61,7 @@ def train(
             checkpoint in ``out``. On a processor the weights come out as if the run had never stopped.
         tensorboard: write event files to ``out``/tensorboard too.
         wandb: a Weights & Biases project to report to.
-        quiet: no progress bar.
+        quiet: no progress bar, and no line with all settings before it.
 
     Raises:
         Pseudo3dError: unusable data or config, a video that cannot be decoded, a loss that is no longer finite, a
@@ -67,10 +74,12 @@ def train(
     """
     out = Path(out)
     keep_memory()
-    with open_group(config.device) as group:
+    with too_little_beside_explained(), ended_by_sigterm(), open_group(config.device) as group:
         folder = _checkpoint_to_resume(out, resume)
         group.barrier()  # all have looked before the first one makes the folder
-        trainer = make_trainer(samples, config, out, group)
+        trainer = make_trainer(samples, config, out, group, quiet=quiet)
+        if not quiet:
+            _say(group, f"recipe {config.recipe} with all its settings: {_settings(trainer.config)}")
         with ExitStack() as stack:
             if group.is_main:
                 stack.enter_context(_run_folder(out))
@@ -91,8 +100,18 @@ def train(
             return trainer.run(stack.enter_context(progress))
 
 
-def make_trainer(samples: SampleList, config: TrainConfig, out: Path, group: Group) -> Trainer:
+def make_trainer(
+    samples: SampleList, config: TrainConfig, out: Path, group: Group, *, look: bool = True, quiet: bool = True
+) -> Trainer:
     """A run before its first step: sides, network, optimizer, data, all checked.
+
+    Args:
+        samples: labelled videos.
+        config: the recipe.
+        out: the run's folder.
+        group: the processes that share the run.
+        look: into every video; False for a dry run.
+        quiet: no bar for that.
 
     Raises:
         Pseudo3dError: as ``train``.
@@ -101,15 +120,47 @@ def make_trainer(samples: SampleList, config: TrainConfig, out: Path, group: Gro
     check_sides(sides)
     torch.manual_seed(config.seed)
     model = build_model(config, samples.class_names)
-    assert not isinstance(model.preprocessing.resize, int)  # with_margin has seen to it
-    # config.json says what was trained, not what was left open
-    config = replace(config, model=model.architecture.name, resize=model.preprocessing.resize)
-    cache = IndexCache()
-    sides, bad = check_videos(sides, cache, skip_bad=config.skip_bad, max_bad=config.max_bad, group=group)
-    trainer = Trainer(model, sides, config, out, cache=cache, group=group)
+    config, cache, listed = _resolved(config, model, group), IndexCache(), sides
+    bad: dict[int, str] = {}
+    if look:
+        looking = partial(looking_at, quiet=quiet or not group.is_main)
+        sides, bad = check_videos(
+            sides, cache, skip_bad=config.skip_bad, max_bad=config.max_bad, group=group, looking=looking
+        )
+    trainer = Trainer(model, sides, config, out, listed=listed, cache=cache, group=group)
     trainer.state.bad = bad
     check_room(trainer)
     return trainer
+
+
+def _resolved(config: TrainConfig, model: VideoModel, group: Group) -> TrainConfig:
+    """The config with what was left open decided: what is trained, and a recipe for the next run.
+
+    Device and workers stay as they are: they suit the machine, and may change within a run.
+    """
+    dtype = choose_dtype(config.dtype, choose_device(group.device or config.device))
+    architecture, preprocessing = model.architecture, model.preprocessing
+    height, width = preprocessing.crop
+    assert not isinstance(preprocessing.resize, int)  # with_margin has seen to it
+    return replace(
+        config,
+        model=architecture.name,
+        style=architecture.style,
+        dropout=architecture.dropout,
+        size=height if height == width else config.size,
+        resize=preprocessing.resize,
+        dtype="bfloat16" if dtype == torch.bfloat16 else "float32",
+    )
+
+
+def _settings(config: TrainConfig) -> str:
+    """Every value of a config in one line, by the names of the options."""
+    values = json.loads(config.to_json())
+    del values["recipe"]
+    for section in [name for name, value in values.items() if isinstance(value, dict)]:
+        values |= {f"{section}.{name}": value for name, value in values.pop(section).items()}
+    words = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in words.items())
 
 
 def _checkpoint_to_resume(out: Path, resume: str) -> Path | None:
@@ -120,38 +171,44 @@ def _checkpoint_to_resume(out: Path, resume: str) -> Path | None:
     """
     if out.exists() and not out.is_dir():
         raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
+    there = {path.name for path in out.iterdir()} if out.exists() else set()
     found = [folder for _, folder in Checkpoints(out / "checkpoints", 1).resumable()]
     if resume == "never":
-        if (out / "checkpoints").exists():
+        if there == {"checkpoints"} and not _begun(out):  # a process that was killed has left it
+            return None
+        if "checkpoints" in there:
             raise Pseudo3dError(
                 f"{out}: holds a training run already; go on with it by --resume auto, or choose another folder for "
                 "--out or remove it"
             )
-        if out.exists() and any(out.iterdir()):
+        if there:
             raise Pseudo3dError(f"{out}: holds other files; give a new folder for --out")
         return None
     if resume == "auto":
-        if (
-            not found
-            and out.exists()
-            and {path.name for path in out.iterdir()} - {*OWN_FILES, "checkpoints", "tensorboard", "wandb"}
-        ):
+        if not found and there - {*OWN_FILES, *OWN_FOLDERS}:
             raise Pseudo3dError(f"{out}: holds other files and no checkpoint; give a new folder for --out")
         return found[0] if found else None
     folder = Path(resume)
     if folder.resolve() not in [each.resolve() for each in found]:
-        there = f"; there are {', '.join(map(str, found))}" if found else ""
-        raise Pseudo3dError(f"--resume {resume}: is no checkpoint of the run in {out}{there}")
+        named = f"; there are {', '.join(map(str, found))}" if found else ""
+        raise Pseudo3dError(f"--resume {resume}: is no checkpoint of the run in {out}{named}")
     return out / "checkpoints" / folder.name
+
+
+def _begun(out: Path) -> bool:
+    """Whether there is a checkpoint, or what is left of one."""
+    return any(not path.name.startswith(".") for path in (out / "checkpoints").glob("*"))
 
 
 @contextmanager
 def _run_folder(out: Path) -> Iterator[None]:
     """The run's folder, held by this process alone.
 
-    Removed when the run ends before its first checkpoint, so that the name is free again.
+    When the run ends before its first checkpoint, what this process has made there is removed, and nothing else: the
+    name is free again.
     """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    places = [*reversed(out.parents), out, *(out / name for name in (*OWN_FOLDERS, *OWN_FILES))]
+    made = [place for place in places if not place.exists()]
     checkpoints = out / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     lock = FileLock(checkpoints / ".lock")
@@ -162,19 +219,24 @@ def _run_folder(out: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not any(checkpoints.glob("*/config.json")):
+        if not _begun(out):
             lock.release()
-            shutil.rmtree(checkpoints)
-            for name in ("tensorboard", "wandb"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in OWN_FILES:
-                (out / name).unlink(missing_ok=True)
-            with suppress(OSError):  # somebody else's file is in one of them
-                for folder in made:
-                    folder.rmdir()
+            _remove(made, out)
         raise
     finally:
         lock.release()
+
+
+def _remove(made: Sequence[Path], out: Path) -> None:
+    """Remove what was made in a run's folder, then the folder and those above it where nothing else is in them."""
+    for place in reversed(made):
+        if place.parent != out:
+            with suppress(OSError):  # somebody else's file is in it
+                place.rmdir()
+        elif place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
 
 
 def _say(group: Group, text: str) -> None:

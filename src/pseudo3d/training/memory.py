@@ -1,6 +1,8 @@
 """How much memory a step of training needs and how much there is, so that too little is told before the first step."""
 
+import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from pseudo3d.models.resnet import VideoResNet
 # the allocator take for themselves. With this share the sum was within 15 % of the growth of the process's peak memory
 # over two steps, for P3D-14, P3D-50, P3D-152, ResNet-50 and C3D, in float32 and bfloat16, with and without recomputing.
 WORKING_SHARE = 0.35
+# What torch and its libraries say when memory runs out, in small letters.
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed", "create a memory")
 _STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimizer keeps for each one that it moves
 
 
@@ -108,24 +112,85 @@ def check_memory(need: MemoryNeed, micro_batch: int, available: int | None, *, s
     if available is None or need.of(micro_batch) <= available:
         return
     fits = need.largest(available)
+    few = micro_batch if fits >= smallest else smallest
+    lack = f"about {_gib(need.of(few))} of memory and {_gib(available)} are free"
+    raise Pseudo3dError(_smaller(micro_batch, fits, smallest, lack))
+
+
+@contextmanager
+def too_little_explained(clips: int, *, smallest: int) -> Iterator[None]:
+    """What is raised within when memory runs out all the same, as one line that says which batch to try.
+
+    Args:
+        clips: that go through the network at once.
+        smallest: as for ``check_memory``.
+
+    Raises:
+        Pseudo3dError: memory ran out; it names half of ``clips``, or says what else there is to do.
+
+    Example:
+        >>> with too_little_explained(16, smallest=2):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        pseudo3d.errors.Pseudo3dError: 16 clips at once need more memory than there is: use --micro-batch 8 (the same
+        step in parts, with less memory)
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not _ran_out(error):
+            raise
+        raise Pseudo3dError(_smaller(clips, clips // 2, smallest, "more memory than there is")) from error
+
+
+@contextmanager
+def too_little_beside_explained() -> Iterator[None]:
+    """The same for what a run does beside its steps: making the network, loading clips, scoring videos.
+
+    Raises:
+        Pseudo3dError: memory ran out; it says what to do.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not _ran_out(error):
+            raise
+        raise Pseudo3dError(
+            "memory ran out while making the network, loading clips or scoring videos: use a smaller --batch-size, "
+            "--size or --model or fewer --workers, or end what else runs here"
+        ) from error
+
+
+def _ran_out(error: Exception) -> bool:
+    """Whether it says that there is too little memory; torch has no class for that on a processor."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def _smaller(clips: int, fits: int, smallest: int, lack: str) -> str:
+    """That so many clips need what ``lack`` says, and the largest micro-batch up to ``fits`` if there is one."""
     if fits < smallest:
         few = "1 clip needs" if smallest == 1 else f"{smallest} clips at once need"
-        raise Pseudo3dError(
-            f"even {few} about {_gib(need.of(smallest))} of memory and {_gib(available)} are free: use a smaller "
-            "--size, a smaller --model or --checkpoint-activations, or end what else runs here"
+        return (
+            f"even {few} {lack}: use a smaller --size, a smaller --model or --checkpoint-activations, or end what else "
+            "runs here"
         )
-    parts = [count for count in range(fits, smallest - 1, -1) if not 0 < micro_batch % count < smallest]
-    raise Pseudo3dError(
-        f"{micro_batch} clips at once need about {_gib(need.of(micro_batch))} of memory and {_gib(available)} are "
-        f"free: use --micro-batch {parts[0] if parts else fits} (the same step in parts, with less memory)"
+    parts = [count for count in range(fits, smallest - 1, -1) if not 0 < clips % count < smallest]
+    return (
+        f"{clips} clips at once need {lack}: use --micro-batch {parts[0] if parts else fits} (the same step in parts, "
+        "with less memory)"
     )
 
 
 def available_memory(device: torch.device) -> int | None:
     """Bytes that this process may still take on a device; None where nobody knows.
 
-    On a processor what the system can give without swapping, and no more than the limits of the control groups that
-    the process is in (containers, Slurm). On a CUDA device what is free, with what PyTorch holds and does not use.
+    On a processor what the system can give without swapping, and no more than the limits of the process (``ulimit``)
+    and of the control groups that it is in (containers, Slurm). On a CUDA device what is free, with what PyTorch holds
+    and does not use.
 
     Example:
         >>> available_memory(torch.device("meta")) is None
@@ -145,7 +210,7 @@ def host_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup
         cgroups: where its control groups are, version 1 or 2.
     """
     system = _meminfo(proc / "meminfo")
-    limits = list(_cgroup_rests(proc / "self" / "cgroup", cgroups))
+    limits = [*_cgroup_rests(proc / "self" / "cgroup", cgroups), *_own_rests(proc / "self")]
     return min([*limits, *([] if system is None else [system])], default=None)
 
 
@@ -159,6 +224,18 @@ def _meminfo(path: Path) -> int | None:
     if "SC_AVPHYS_PAGES" in names and "SC_PAGE_SIZE" in names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def _own_rests(process: Path) -> Iterator[int]:
+    """What is left of the process's own limits: ``ulimit -v`` and ``ulimit -d``."""
+    if not ((process / "limits").exists() and (process / "status").exists()):
+        return
+    limits, status = ((process / name).read_text(encoding="utf-8") for name in ("limits", "status"))
+    for limit, use in (("Max address space", "VmSize"), ("Max data size", "VmData")):
+        most = re.search(rf"^{limit} +(\d+) ", limits, re.MULTILINE)  # not "unlimited"
+        used = re.search(rf"^{use}:\s+(\d+) kB", status, re.MULTILINE)
+        if most and used:
+            yield max(0, int(most[1]) - 1024 * int(used[1]))
 
 
 def _cgroup_rests(membership: Path, root: Path) -> Iterator[int]:

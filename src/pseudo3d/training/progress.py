@@ -2,8 +2,10 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -11,7 +13,49 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 _LINES = 10  # of a whole run, where there is no terminal
+_FIRST_LINE_S, _LINE_EVERY_S = 5.0, 30.0  # of looking at videos
 _FEW_STEPS = 100  # a shorter run has lines for its epochs only
+
+
+Looking = Callable[[int], AbstractContextManager[Callable[[], None]]]  # looking_at, for so many videos
+
+
+@contextmanager
+def looking_at(videos: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar for the first look at a run's videos; where there is no terminal, a line now and then when it takes long.
+
+    Args:
+        videos: how many.
+        quiet: show nothing.
+
+    Yields:
+        What to call after each of them.
+
+    Example:
+        >>> with looking_at(2, quiet=True) as looked:
+        ...     looked()
+        ...     looked()
+    """
+    console = Console(stderr=True, quiet=quiet)
+    bar = Progress(
+        TextColumn("looking at the videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, disable=quiet or not console.is_terminal, transient=True,
+    )  # fmt: skip
+    task, done, due = bar.add_task("", total=videos), 0, time.monotonic() + _FIRST_LINE_S
+
+    def looked() -> None:
+        nonlocal done, due
+        done += 1
+        bar.advance(task)
+        if bar.disable and done < videos and time.monotonic() >= due:
+            console.print(f"looked at {done} of {videos} videos", highlight=False, soft_wrap=True)
+            due = time.monotonic() + _LINE_EVERY_S
+
+    with _bar_below_the_log(bar):
+        yield looked
+
+
+UNSEEN: Looking = partial(looking_at, quiet=True)
 
 
 class TrainingProgress(AbstractContextManager):

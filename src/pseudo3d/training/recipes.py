@@ -98,7 +98,8 @@ def ucf101_p3d() -> TrainConfig:
     - Release: temporal filters begin Gaussian (std 0.001); the head learns 10 times faster, its bias 20 times; no
       weight decay on batch norms and biases.
     - Ours, not in the paper: momentum 0.9 and weight decay 5e-4 (Caffe's usual). No label smoothing, since it names
-      none. All videos of the training split are trained on, and the last weights are tested.
+      none. All videos of the training split are trained on, and the last weights are tested. A clip starts at any
+      frame; the paper's clips do not overlap.
     """
     return TrainConfig(
         "ucf101_p3d",

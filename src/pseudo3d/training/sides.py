@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pseudo3d import files
@@ -19,6 +19,7 @@ from pseudo3d.data.splits import check_no_leak, train_test_split
 from pseudo3d.errors import Pseudo3dError, VideoError, first_few
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import SINGLE, Group
+from pseudo3d.training.progress import UNSEEN, Looking
 from pseudo3d.video.index import IndexCache
 from pseudo3d.video.segments import file_of
 
@@ -27,11 +28,19 @@ logger = logging.getLogger("pseudo3d")
 
 @dataclass(frozen=True)
 class Sides:
-    """The videos by what they are for; no two share a video or a group."""
+    """The videos by what they are for; no two share a video or a group.
+
+    Args:
+        train: to learn from.
+        val: to choose the best epoch by; None for none.
+        test: to test on.
+        left_out: why videos that were listed for "val" and "test" are not among these (``check_videos``).
+    """
 
     train: SampleList
     val: SampleList | None
     test: SampleList
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def named(self) -> list[tuple[str, SampleList]]:
         """Those that there are, train first, with their names."""
@@ -140,7 +149,13 @@ def _content(path: Path) -> str | None:
 
 
 def check_videos(
-    sides: Sides, cache: IndexCache, *, skip_bad: bool, max_bad: float, group: Group = SINGLE
+    sides: Sides,
+    cache: IndexCache,
+    *,
+    skip_bad: bool,
+    max_bad: float,
+    group: Group = SINGLE,
+    looking: Looking = UNSEEN,
 ) -> tuple[Sides, dict[int, str]]:
     """Look into every file, so that a bad one shows now and not after hours of training.
 
@@ -153,17 +168,18 @@ def check_videos(
         skip_bad: leave bad validation and test videos out, logged by name, instead of ending.
         max_bad: the share of the training videos that may be bad, 0..1.
         group: the processes that share the run; all of them call this.
+        looking: shows how far this process is with its share of the files.
 
     Returns:
-        The same on every process. The sides, validation and test without the bad ones; and the reasons of bad training
-        videos by their places in ``sides.train``.
+        The same on every process. The sides, validation and test without the bad ones, which ``left_out`` names; and
+        the reasons of bad training videos by their places in ``sides.train``.
 
     Raises:
         VideoError: bad validation or test videos without ``skip_bad``: the first one's reason, and the names of the
             others.
         Pseudo3dError: too many bad training videos, or no good one is left to validate or to test on.
     """
-    found = _unusable([path for _, side in sides.named() for path in _paths(side)], cache, group)
+    found = _unusable([path for _, side in sides.named() for path in _paths(side)], cache, group, looking)
     held_out = [path for _, side in sides.named()[1:] for path in _paths(side) if path in found]
     if held_out and not skip_bad:
         first, *others = held_out
@@ -178,10 +194,12 @@ def check_videos(
     for reason in bad.values():
         say("training will use other videos in the place of a bad one: %s", reason)
     val = None if sides.val is None else _without(sides.val, found, "val", say)
-    return Sides(sides.train, val, _without(sides.test, found, "test", say)), bad
+    kept = Sides(sides.train, val, _without(sides.test, found, "test", say))
+    left_out = {name: tuple(found[path] for path in _paths(side) if path in found) for name, side in sides.named()[1:]}
+    return replace(kept, left_out={name: reasons for name, reasons in left_out.items() if reasons}), bad
 
 
-def _unusable(paths: Sequence[Path], cache: IndexCache, group: Group) -> dict[Path, str]:
+def _unusable(paths: Sequence[Path], cache: IndexCache, group: Group, looking: Looking) -> dict[Path, str]:
     """Why some of these cannot be used as videos, in their order: what any process of the group found.
 
     First all processes share the files out; then those of each machine do, which costs nothing where the machines
@@ -191,7 +209,9 @@ def _unusable(paths: Sequence[Path], cache: IndexCache, group: Group) -> dict[Pa
     found: dict[Path, str] = {}
     for number, count in dict.fromkeys(((group.rank, group.size), group.on_machine)):
         share = [path for path in paths if place[file_of(path)] % count == number]
-        for reasons in group.gather(cache.build(share)):
+        with looking(len(share)) as looked:
+            found_here = cache.build(share, on_video=looked)
+        for reasons in group.gather(found_here):
             found |= reasons
     return {path: found[path] for path in paths if path in found}
 

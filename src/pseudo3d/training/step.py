@@ -18,6 +18,7 @@ from pseudo3d.models import VideoModel
 from pseudo3d.models.interface import filters_to_channels_last
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import SINGLE, Group, standing_in, synchronise_batch_norms
+from pseudo3d.training.memory import too_little_explained
 from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
 
 
@@ -102,6 +103,12 @@ class Stepper:
         if self.config.freeze_bn:
             freeze_batch_norms(self.model)
 
+    @property
+    def smallest(self) -> int:
+        """The fewest clips at once that the network learns from: a batch norm that learns needs two."""
+        learns = any(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
+        return 2 if learns and not self.config.freeze_bn else 1
+
     def lr(self, step: int) -> float:
         """The learning rate of that step, from 0 (of the weights outside of the head)."""
         return self.config.optim.lr * lr_factor(self.config.optim, step, self.steps, self.warmup)
@@ -119,7 +126,13 @@ class Stepper:
 
         Raises:
             NotFiniteError: the loss or the gradient is NaN or infinite; nothing has moved.
+            Pseudo3dError: memory ran out.
         """
+        clips = len(batch.targets)
+        with too_little_explained(min(self.config.micro_batch or clips, clips), smallest=self.smallest):
+            return self._step(batch, number, total)
+
+    def _step(self, batch: ClipBatch, number: int, total: int | None) -> StepResult:
         torch.manual_seed(_seed(self.config.seed, number, self.group.rank))
         self.optimizer.zero_grad(set_to_none=True)
         result = self.accumulate(batch, int(batch.counted.sum()) if total is None else total)

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -17,6 +19,27 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         super().__init__(text)
         self.signal = signal
         self.text = text
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """While it is entered, SIGTERM raises ``Interrupted`` at once, as Ctrl-C raises KeyboardInterrupt.
+
+    For what comes before the first step, where there is nothing to keep and only something to tidy.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    raise Interrupted(number, f"{name}: stopped, with no step in hand; the same command with --resume auto goes on")
 
 
 class StopSignals:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -9,20 +10,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from pseudo3d import files
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import ClipBatch, TrainingClips, check_bad, label_sets, load, make_loader
-from pseudo3d.data.sampler import StepSampler
+from pseudo3d.data.sampler import ClipKey, StepSampler
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.evaluation.protocols import HitCounts, count_hits
-from pseudo3d.files import sha256_of
 from pseudo3d.inference import ClipRunner, fold_batch_norms, is_finite, to_input
 from pseudo3d.models import VideoModel
 from pseudo3d.training.cards import run_card, write_card
@@ -43,6 +45,7 @@ from pseudo3d.weights.pretrained import WEIGHTS_NAME
 _log = logging.getLogger("pseudo3d")
 
 SCALARS_EVERY = 10  # steps between two points of a curve in TensorBoard
+MEET_EVERY = 4  # videos of a validation or test after which several processes ask each other for signals
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,16 @@ class TrainResult:
         checkpoint: the pretrained folder that was tested.
         test: clip hit@1, video hit@1 and, from six classes on, video hit@5 on the test videos, 0..1.
         seconds: of training and validation.
+        left_out: how many unreadable videos were left out, by "val" and "test".
+        replaced: training videos that others took the place of, since they cannot be read.
     """
 
     run: Path
     checkpoint: Path
     test: dict[str, float]
     seconds: float
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    replaced: int = 0
 
 
 class Trainer:
@@ -70,6 +77,7 @@ class Trainer:
         sides: the videos.
         config: the recipe; model and resize are set.
         out: the run's folder, which exists when ``run`` is called.
+        listed: the videos before bad ones were left out; None for ``sides``.
         cache: of the videos' indices.
         group: the processes that share the run; the first one writes.
     """
@@ -81,10 +89,12 @@ class Trainer:
         config: TrainConfig,
         out: Path,
         *,
+        listed: Sides | None = None,
         cache: IndexCache | None = None,
         group: Group = SINGLE,
     ) -> None:
         self.config, self.sides, self.out, self.group = config, sides, out, group
+        self.listed = sides if listed is None else listed
         self.state = RunState()
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
         self.sinks: list[Sink] = []
@@ -95,7 +105,7 @@ class Trainer:
             seed=config.seed,
             rank=group.rank,
             world_size=group.size,
-            drop_single=config.batch_size > 1,  # a last batch of one clip has no batch statistics
+            drop_single=config.batch_size > 1 and _has_batch_norm(model),  # one clip alone has no batch statistics
         )
         self.steps_per_epoch = self.sampler.steps_per_epoch
         steps = self.steps_per_epoch * config.epochs if config.iterations is None else config.iterations
@@ -117,19 +127,20 @@ class Trainer:
 
     @property
     def belongs(self) -> str:
-        """What may not change within a run, as JSON: the recipe's numbers and the videos of each side."""
-        free = ("workers", "checkpoint_every", "keep_last", "license", "max_bad", "skip_bad")
+        """What may not change within a run, as JSON: the recipe's numbers and the videos listed for each side."""
+        free = ("device", "workers", "checkpoint_every", "keep_last", "license", "max_bad", "skip_bad")
         recipe = {key: value for key, value in json.loads(self.config.to_json()).items() if key not in free}
         optim, augment = recipe.pop("optim"), recipe.pop("augment")
         recipe |= {f"optim.{key}": value for key, value in optim.items()}
         recipe |= {f"augment.{key}": value for key, value in augment.items()}
-        return json.dumps(recipe | {f"{name} videos": _digest(side) for name, side in self.sides.named()})
+        return json.dumps(recipe | {f"{name} videos": _digest(side) for name, side in self.listed.named()})
 
     def run(self, progress: TrainingProgress) -> TrainResult:
         """What is left of the run, then the test with the best epoch's weights (the last one's without a validation).
 
         Raises:
-            Pseudo3dError: the loss is no longer finite, or too many videos are bad; the last checkpoint is kept.
+            Pseudo3dError: the loss is no longer finite, and the state before that step has been kept; or too many
+                videos are bad.
             Interrupted: a signal asked for the end, and where the run is has been kept.
         """
         self.record = Record(self.out, self.state.reports)
@@ -169,12 +180,13 @@ class Trainer:
         keys = self.sampler.keys(state.step)
         lr = self.stepper.lr(state.step)
         self._note_bad(batch)
+        statistics = _running_statistics(self.model)
         try:
             done = self.stepper.step(batch, state.step, len(keys))
         except NotFiniteError as error:
-            names = [self.sides.train.samples[key.video].path for key in keys]
-            place = f"in step {state.step + 1} (epoch {keys[0].epoch}) at learning rate {lr:.2g}, with the videos "
-            raise self._diverged(f"{error} {place}{first_few(names)}") from error
+            for buffer, value in statistics:
+                buffer.copy_(value)
+            raise self._diverged(str(error), keys, lr) from error
         loss, hits, clips = self.group.total([done.loss, done.hits, done.clips])
         state.step += 1
         state.loss, state.hits, state.clips = state.loss + loss, state.hits + int(hits), state.clips + int(clips)
@@ -192,7 +204,9 @@ class Trainer:
     def _end_epoch(self, progress: TrainingProgress) -> None:
         """Validation, report, checkpoints; ``best`` before ``last``, which says what best is."""
         state, epoch, started = self.state, self.epoch, time.perf_counter()
-        self._check_finite("weights")
+        self.group.share_buffers(self.model)
+        if not is_finite(fold_batch_norms(self.model)):
+            raise Pseudo3dError(f"the network's weights are no longer finite after step {state.step}; {self._lower()}")
         report: Report = {
             "epoch": epoch,
             "step": state.step,
@@ -202,16 +216,14 @@ class Trainer:
             "clips/s": state.clips / state.seconds,
             "waiting for data": state.waited / state.seconds,
         }
+        report |= {"training videos replaced": len(state.bad)} if state.bad else {}
         val: dict[str, float] = {}
         if self.sides.val is not None and (epoch % self.config.val_every == 0 or state.step == self.steps):
-            progress.scoring("validation", self._share(self.sides.val))
-            counts = self._count(self.sides.val, self.config.val_clips, progress.scored)
+            counts = self._validate(self.sides.val, progress)
             val = counts.hits()
+            left_out = len(self._left_out("val", counts))
             report |= {f"val {name}": value for name, value in val.items()}
-            report |= {"val videos left out": len(counts.skipped)} if counts.skipped else {}
-            if counts.confusion is not None:
-                for sink in self.sinks:
-                    sink.confusion(state.step, counts.confusion, self.sides.train.class_names)
+            report |= {"val videos left out": left_out} if left_out else {}
         state.total_seconds += time.perf_counter() - started
         state.reports.append(report)
         for sink in self.sinks:
@@ -222,50 +234,93 @@ class Trainer:
             state.best, state.best_epoch, state.best_val = score, epoch, val
             if self.group.is_main:
                 state.best_sha256 = self.checkpoints.save_best(self.model, self._card(epoch, val))
-        self._save(val)
+        self._save()
         if self.group.is_main:
             self.record.add(report)
         progress.ended(epoch, report["loss"], val.get("video hit@1"))
 
-    def _save(self, val: dict[str, float] | None = None) -> None:
+    def _validate(self, side: SampleList, progress: TrainingProgress) -> HitCounts:
+        """The hits on the validation videos, once the epoch's steps are safe from what may end the process."""
+        self._save(spare=1)
+        progress.scoring("validation", self._share(side))
+        counts = self._count(self.model, side, self.config.val_clips, progress.scored)
+        if counts.confusion is not None:
+            for sink in self.sinks:
+                sink.confusion(self.state.step, counts.confusion, self.sides.train.class_names)
+        return counts
+
+    def _left_out(self, name: str, counts: HitCounts) -> list[str]:
+        """Why videos of a side were not scored: those found bad before the first step, and those found since."""
+        return [*self.sides.left_out.get(name, ()), *counts.skipped]
+
+    def _save(self, spare: int = 0) -> None:
         """The whole state as the newest checkpoint."""
         if self.group.is_main:
-            card = self._card(self.epoch, val)
-            self.checkpoints.save(self.model, self.stepper.optimizer, self.state, self.belongs, card)
+            reports = self.state.reports
+            of_now = reports[-1] if reports and reports[-1]["step"] == self.state.step else {}
+            card = self._card(self.epoch, {k.removeprefix("val "): v for k, v in of_now.items() if _is_val_hit(k)})
+            self.checkpoints.save(self.model, self.stepper.optimizer, self.state, self.belongs, card, spare=spare)
 
     def resume(self, folder: Path) -> None:
-        """Go on from a checkpoint of this run (``Checkpoints.load`` says what is refused)."""
+        """Go on from a checkpoint of this run.
+
+        Raises:
+            Pseudo3dError: what ``Checkpoints.load`` refuses; or the run is done, and ``best`` is not what it left.
+        """
+        bad = self.state.bad
         self.state = self.checkpoints.load(folder, self.model, self.stepper.optimizer, self.belongs)
+        self.state.bad |= bad
         weights = self.checkpoints.best / WEIGHTS_NAME
-        if self.state.best_epoch and (not weights.exists() or sha256_of(weights) != self.state.best_sha256):
+        if self.state.best_epoch and (not weights.exists() or files.sha256_of(weights) != self.state.best_sha256):
             self.state.best = -1.0  # it is of a step that is done again, or gone: the next epoch is the best so far
+            if self.state.step == self.steps and not self._unreported():
+                raise Pseudo3dError(self._best_is_lost())
+
+    def _best_is_lost(self) -> str:
+        """What to say of a run that is done and whose best weights are not there."""
+        last, best = self.checkpoints.last, self.checkpoints.best
+        older = [folder for _, folder in self.checkpoints.resumable() if folder != last]
+        again = f"train the last steps again with --resume {older[0]}, or " if older else ""
+        return (
+            f"{best}: its weights are not those of epoch {self.state.best_epoch}, the best of this run (missing, torn "
+            f"or exchanged), and no epoch is left to choose another; {again}test the last weights with p3d evaluate "
+            f"hits --data {self.out / 'split.csv'} --weights {last}"
+        )
 
     def _test(self, progress: TrainingProgress) -> TrainResult:
         """The best epoch's weights on the test videos."""
         self.group.barrier()  # the first process has written them
-        best = self.checkpoints.best
+        best, state = self.checkpoints.best, self.state
+        model = from_pretrained(best).to(self.stepper.device)
         progress.scoring("testing", self._share(self.sides.test))
-        self.stepper.model = from_pretrained(best).to(self.stepper.device)
-        counts = self._count(self.sides.test, self.config.test_clips, progress.scored)
-        test, state = counts.hits(), self.state
+        counts = self._count(model, self.sides.test, self.config.test_clips, progress.scored)
+        test, left_out = counts.hits(), self._left_out("test", counts)
         line: Report = {"test": test, "clips": self.config.test_clips, "seconds": round(state.total_seconds, 1)}
-        line |= {"videos left out": list(counts.skipped)} if counts.skipped else {}
+        line |= {"videos left out": left_out} if left_out else {}
+        line |= {"training videos replaced": len(state.bad)} if state.bad else {}
         if self.group.is_main:
             self.record.add(line)
-            write_card(self.model, best, self._card(state.best_epoch, state.best_val, test))
+            write_card(model, best, self._card(state.best_epoch, state.best_val, test))
             for sink in self.sinks:
                 sink.scalars(state.step, {f"test {name}": value for name, value in test.items()})
         self.group.barrier()
-        return TrainResult(self.out, best, test, state.total_seconds)
+        numbers = {"val": state.reports[-1].get("val videos left out", 0), "test": len(left_out)}
+        numbers = {name: number for name, number in numbers.items() if number}
+        return TrainResult(self.out, best, test, state.total_seconds, numbers, len(state.bad))
 
-    def _count(self, samples: SampleList, clips: int, on_video: Callable[[], None]) -> HitCounts:
-        """Hits by the paper's protocol with so many clips a video; each process scores its part of the videos."""
-        self._check_finite("weights")
-        runner = ClipRunner(self.model, device=str(self.stepper.device), dtype=self.config.dtype)
+    def _count(self, model: VideoModel, samples: SampleList, clips: int, on_video: Callable[[], None]) -> HitCounts:
+        """Hits by the paper's protocol with so many clips a video; each process scores its part of the videos.
+
+        A signal ends it: alone after the video in hand, among several processes after some, when all have met.
+        """
+        runner = ClipRunner(model, device=str(self.stepper.device), dtype=self.config.dtype)
+        every, of_each = (1 if self.group.size == 1 else MEET_EVERY), len(samples) // self.group.size
+        numbers = itertools.count(1)
 
         def scored() -> None:
             on_video()
-            if self.group.size == 1:
+            number = next(numbers)
+            if number % every == 0 and number <= of_each:
                 self._stop_if_asked()
 
         counts = count_hits(
@@ -284,13 +339,9 @@ class Trainer:
         """How many of its videos the first process scores."""
         return -(-len(side) // self.group.size)
 
-    def _check_finite(self, what: str) -> None:
-        if not is_finite(fold_batch_norms(self.model)):
-            raise self._diverged(f"the network's {what} are no longer finite after step {self.state.step}")
-
     def _stop_if_asked(self) -> None:
         """End the run with a checkpoint when a signal has come to any of its processes."""
-        pending = int(max(self.group.gather(self.signals.pending))) if self.group.size > 1 else self.signals.pending
+        pending = max(self.group.gather(self.signals.pending))
         if not pending:
             return
         self._save()
@@ -325,10 +376,26 @@ class Trainer:
     def _card(self, epoch: int, val: dict[str, float] | None = None, test: dict[str, float] | None = None) -> Any:
         return run_card(self.config, self.sides, epoch=epoch, val=val, test=test)
 
-    def _diverged(self, what: str) -> Pseudo3dError:
+    def _diverged(self, what: str, keys: Sequence[ClipKey], lr: float) -> Pseudo3dError:
+        """What to say of a step that was not done; the state before it is kept, where that is finite."""
+        names = [self.sides.train.samples[key.video].path for key in keys]
+        place = (
+            f"{what} in step {self.state.step + 1} (epoch {keys[0].epoch}) at learning rate {lr:.2g}, with the videos"
+        )
+        if is_finite(self.model):
+            self._save(spare=1)
+        told, shown = self.out / "diverged.txt", ", ".join(names)
+        if self.group.is_main and self.checkpoints.last.exists():
+            files.write_text(told, "".join(f"{line}\n" for line in (f"{place}:", *names)))
+            shown = f"{first_few(names)} (all {len(names)}: {told})"
+        return Pseudo3dError(f"{place} {shown}; {self._lower()}")
+
+    def _lower(self) -> str:
+        """What to do when numbers are no longer finite."""
         last = self.checkpoints.last
-        kept = f" (the last weights that were kept are in {last})" if last.exists() else ""
-        return Pseudo3dError(f"{what}; lower --optim.lr{kept}")
+        if not last.exists():
+            return "lower --optim.lr"
+        return f"lower --optim.lr in a new run (another --out); --weights {last} starts from the last weights kept"
 
 
 def balanced_weights(truth: np.ndarray) -> np.ndarray:
@@ -343,6 +410,26 @@ def balanced_weights(truth: np.ndarray) -> np.ndarray:
     """
     shares = (truth / truth.sum(1, keepdims=True)).sum(0)
     return shares.sum() / (len(shares) * shares)
+
+
+def _is_val_hit(name: str) -> bool:
+    """Whether a number of a report is one of a validation's ("val video hit@1")."""
+    return name.startswith("val ") and "hit@" in name
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch needs more than one clip: of the batch norms that there are, the first one always learns."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def _running_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The buffers that a forward pass in training changes, each with a copy of its values."""
+    return [
+        (buffer, buffer.clone())
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.training
+        for buffer in module.buffers()
+    ]
 
 
 def _digest(side: SampleList) -> str:

@@ -334,7 +334,7 @@ def _without_head(model: VideoModel, weights: Weights, head: Head) -> tuple[Arra
         instead = "" if theirs is None else f", or num_classes={theirs}"
         raise Pseudo3dError(
             f"{weights.name}: has {words}, the model one of {model.architecture.num_classes}; "
-            f"pass head='new' to train a new head{instead}"
+            f"pass head='new' (p3d train --head new) to train a new head{instead}"
         )
     return weights.arrays, []
 

@@ -1,0 +1,75 @@
+"""Which head a run keeps, and what is said of weights whose classes are not the data's."""
+
+import pytest
+import torch
+from tiny import small_config
+
+from pseudo3d import Pseudo3dError, create_model, from_pretrained, save_pretrained
+from pseudo3d.training.build import build_model
+
+NAMES = ("archery", "bowling", "cricket", "diving", "fencing")
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A pretrained folder of a network with five classes."""
+    model = create_model("p3d_resnet14", num_classes=len(NAMES))
+    model.class_names = NAMES
+    model.preprocessing = model.preprocessing.with_size(32)
+    save_pretrained(model, tmp_path / "named")
+    return tmp_path / "named"
+
+
+def build(weights, class_names, **changes):
+    return build_model(small_config("finetune", weights=str(weights), **{"head": "auto", **changes}), class_names)
+
+
+def test_the_head_of_the_same_classes_is_kept(named):
+    model = build(named, NAMES)
+    assert torch.equal(model.fc.weight, from_pretrained(named).fc.weight)
+    assert build(named, ("a", "b"), head="new").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        (
+            (*NAMES[:3], "plunging", "fencing"),
+            "not the data's: only the weights have 'diving' and only the data have 'plunging'; use --head new",
+        ),
+        (NAMES[:4], "not the data's: only the weights have 'fencing'; use --head new"),
+        ((*NAMES, "golf"), "not the data's: only the data have 'golf'; use --head new"),
+        (
+            ("a", "b", "c", "d"),
+            "only the weights have 'archery', 'bowling', 'cricket', ... and only the data have 'a',",
+        ),
+        (
+            (*NAMES[:3], "fencing", "diving"),
+            "the data's in another order: number 3 is 'diving' there and 'fencing' in the data; use --head new",
+        ),
+    ],
+)
+def test_other_classes_are_named(named, class_names, message):
+    with pytest.raises(Pseudo3dError) as error:
+        build(named, class_names)
+    text = str(error.value)
+    assert text.startswith(f"{named}")
+    assert message in text
+    assert "\n" not in text
+    assert "head='new'" not in text  # that is Python
+
+
+def test_a_head_without_names_must_have_as_many_classes(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(create_model("p3d_resnet14", num_classes=3).state_dict(), path)
+    with pytest.raises(Pseudo3dError, match=r"weights\.pth: its head has 3 classes and the data 2; use --head new"):
+        build(path, ("a", "b"), size=32)
+    assert build(path, ("a", "b", "c"), size=32).class_names == ("a", "b", "c")
+
+
+def test_weights_without_a_head(tmp_path):
+    path = tmp_path / "weights.pth"
+    state = create_model("p3d_resnet14", num_classes=3).state_dict()
+    torch.save({key: value for key, value in state.items() if not key.startswith("fc.")}, path)
+    with pytest.raises(Pseudo3dError, match=r"weights\.pth: has no head that --head auto could keep; use --head new$"):
+        build(path, ("a", "b"), size=32)
