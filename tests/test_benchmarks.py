@@ -72,6 +72,7 @@ def test_tsne(run, capsys):
     assert results["maps"]["scikit-learn"]["neighbours of the same class"] > 2 / 101
 
 
+@pytest.mark.slow
 def test_inference_on_a_processor(run, capsys):
     text, results = run("inference_cpu", "--quick")
     assert "| fused bfloat16 |" in text

@@ -142,11 +142,12 @@ def check_store(names):
     assert len(others) == 11
 
 
+SLOW = {"training.md": pytest.mark.slow}
 CHECKS = {"features.md": check_features, "store.md": check_store}
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=SLOW.get(page, ())) for page in PAGES])
 def test_a_page(page, material, tmp_path, monkeypatch, capsys):
     shutil.copytree(material, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

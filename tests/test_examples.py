@@ -32,6 +32,7 @@ def test_quickstart(quickstart):
     assert "p3d_resnet14 (48, 48)" in done.stdout
 
 
+@pytest.mark.slow
 def test_sklearn_pipeline(quickstart):
     folder, _ = quickstart
     done = run("sklearn_pipeline.py", folder / "run" / "checkpoints" / "best", folder / "videos")

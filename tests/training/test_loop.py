@@ -194,6 +194,7 @@ def equal(a, b):
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(samples, tmp_path):
     weights = final_weights(samples, tmp_path / "a")
     torch.rand(7)  # what was drawn before does not count
