@@ -16,8 +16,9 @@ from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.dataset import load
 from pseudo3d.evaluation.protocols import score_videos
 from pseudo3d.inference import ClipRunner, to_input
+from pseudo3d.training.batch_norms import freeze_batch_norms
 from pseudo3d.training.build import build_model
-from pseudo3d.training.optim import freeze_batch_norms, parameter_groups
+from pseudo3d.training.optim import parameter_groups
 from pseudo3d.training.sides import split_samples
 from pseudo3d.training.trainer import Trainer
 from pseudo3d.video.clips import load_clips

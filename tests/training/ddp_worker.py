@@ -18,8 +18,8 @@ from pseudo3d import create_model
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.models.interface import filters_to_channels_last
 from pseudo3d.training import distributed
-from pseudo3d.training.distributed import SyncedBatchNorm2d, open_group, standing_in, synchronise_batch_norms
-from pseudo3d.training.optim import freeze_batch_norms
+from pseudo3d.training.batch_norms import SyncedBatchNorm2d, freeze_batch_norms, standing_in, synchronise_batch_norms
+from pseudo3d.training.distributed import open_group
 
 CLASSES = 3
 NORM_SIZES = {2: (5, 2), 3: (4, 1, 2), 4: (1, 2, 3, 1)}  # clips of each process

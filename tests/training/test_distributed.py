@@ -16,14 +16,12 @@ from torch import nn
 
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.training import distributed
+from pseudo3d.training.batch_norms import SyncedBatchNorm2d, standing_in, synchronise_batch_norms
 from pseudo3d.training.distributed import (
     SINGLE,
     Group,
-    SyncedBatchNorm2d,
     agree,
     open_group,
-    standing_in,
-    synchronise_batch_norms,
 )
 
 WORKER = Path(__file__).with_name("ddp_worker.py")

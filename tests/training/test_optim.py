@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pseudo3d import create_model
+from pseudo3d.training.batch_norms import freeze_batch_norms
 from pseudo3d.training.config import Optim
-from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer, parameter_groups
+from pseudo3d.training.optim import lr_factor, make_optimizer, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -216,7 +216,7 @@ def test_what_was_left_out_and_replaced_is_said_at_the_end(tmp_path, capsys):
 def test_all_settings_are_printed(two_classes, tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "--data", str(two_classes), "--out", str(tmp_path / "run"), *SMALL, "--seed", "7"]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "with all its settings" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "all settings (" in line]
     for words in ("model p3d_resnet14,", "style caffe,", "dropout 0.1,", "resize 36 48,", "dtype float32,", "seed 7,",
                   "optim.lr 0.001,", "optim.milestones 0.4 0.8,", "augment.flip False,"):  # fmt: skip
         assert words in line, words

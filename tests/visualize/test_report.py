@@ -381,7 +381,7 @@ def test_pairs_are_shown_side_by_side(tmp_path, capsys):
     names = ["a b.avi", "c.avi", "d.avi", "e.avi"]
     write_videos(tmp_path / "data" / "x y", names)
     called = [f"x y/{name}" for name in names]
-    pairs = [f"fold 1, pair {i + 1}: {called[i]} {called[j]}" for i, j in ((0, 1), (1, 0), (2, 3), (3, 3), (2, 1))]
+    pairs = [f"fold 1, pair {i + 1}: {called[i]} | {called[j]}" for i, j in ((0, 1), (1, 0), (2, 3), (3, 3), (2, 1))]
     run = write_run(
         tmp_path / "run", "pairs", pairs, ("not same", "same"), tmp_path / "data/x y", store=False, protocol="aslan"
     )

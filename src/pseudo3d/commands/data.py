@@ -153,7 +153,7 @@ def _read(
 
         pairs = read_aslan(data, lists)
         odd = [Problem("mislabelled", pair, reason) for pair, reason in pairs.mislabelled]
-        return "ASLAN", [pairs.samples], pairs.missing, pairs.notes, odd
+        return "ASLAN, View-2", [pairs.samples], pairs.missing, pairs.notes, odd
     if name not in DATASETS:
         raise Pseudo3dError(
             f"no data set {name!r}; there are {', '.join(DATASETS)}, aslan, and {_OWN} for your own data"

@@ -49,7 +49,7 @@ def evaluate_pairs(
     asked |= {**data.asked(), **source.asked()}
     check_out(source.out, "aslan", asked)
     pairs = read_aslan(data.data, data.lists, view)
-    notes = tuple(note for note in notes_of(pairs, source) if note != f"View-{view}")  # View-1 is told as a departure
+    notes = notes_of(pairs, source)
     check_weights(source, pairs.samples)
     store = open_store(source, pairs.samples, wanted)
     found = read_representations(store, pairs.samples, wanted.layers, allow_missing=source.allow_missing)
@@ -131,11 +131,12 @@ def _scores(pairs: "PairSet", said: "AslanResult") -> "Scores":
     """The decisions on the tested pairs, each under its fold, number and files."""
     import numpy as np
 
+    from pseudo3d.evaluation.aslan import pair_name
     from pseudo3d.evaluation.scores import Scores
 
     paths = [sample.path for sample in pairs.samples.samples]
     names = tuple(
-        f"fold {pairs.fold[i] + 1}, pair {i + 1}: {paths[pairs.first[i]]} {paths[pairs.second[i]]}" for i in said.tested
+        pair_name(pairs.fold[i] + 1, i + 1, paths[pairs.first[i]], paths[pairs.second[i]]) for i in said.tested
     )
     truth = np.stack([~said.same, said.same], axis=1)
     return Scores(names, _KINDS, truth, np.stack([-said.decisions, said.decisions], axis=1), "decision")

@@ -98,7 +98,7 @@ def run(args: Sequence[str]) -> int:
             return _dry_run(data, groups, config)
         if gpus is not None and "WORLD_SIZE" not in os.environ:  # which torchrun sets
             return _launch(gpus, args, data, groups, config)
-        said = _said(named, start, config, out)
+        said = _said(named, start, config)
         return _train(data, out, groups, config, said, resume=resume, tensorboard=tensorboard, wandb=wandb)
 
     text = _HELP.format(name=named, recipes=_recipes())
@@ -190,10 +190,10 @@ def _without_gpus(args: Sequence[str]) -> list[str]:
     return [arg for arg in kept if not arg.startswith("--gpus=")]
 
 
-def _said(name: str, start: "TrainConfig", config: "TrainConfig", out: Path) -> str:
-    """One line on what differs from the recipe, and where all of it stands."""
+def _said(name: str, start: "TrainConfig", config: "TrainConfig") -> str:
+    """One line on what differs from the recipe."""
     changes = ", ".join(_changes(start, config)) or "as it is"
-    return f"p3d: recipe {name}: {changes}; all settings: {out / 'config.json'}"
+    return f"p3d: recipe {name}: {changes}"
 
 
 def _changes(start: Any, config: Any, prefix: str = "") -> list[str]:

@@ -21,6 +21,7 @@ ASLAN_LAYERS = ("prob", "pool5", "res5", "res4")  # the paper's prob, pool5, res
 Rows = Float[np.ndarray, "pairs dim"]
 PerPair = Float[np.ndarray, "pairs"]
 
+_BETWEEN = " | "  # the two videos of a pair, in its name
 _SMALLEST = 1e-10
 """A share below it counts as it in (10), whose logarithm of 0 / y or x / 0 is infinite."""
 _NOISE = 1e-4
@@ -186,6 +187,22 @@ def pair_vector(
     Arguments and errors are the same.
     """
     return l2_normalised(pair_similarities(features, first, second, jobs=jobs))
+
+
+def pair_name(fold: int, number: int, first: str, second: str) -> str:
+    """What scores call a pair of videos; ``videos_of_pair`` tells the two.
+
+    Example:
+        >>> name = pair_name(1, 9, "a/0006.avi", "a/0002.avi")
+        >>> name, videos_of_pair(name)
+        ('fold 1, pair 9: a/0006.avi | a/0002.avi', ('a/0006.avi', 'a/0002.avi'))
+    """
+    return f"fold {fold}, pair {number}: {first}{_BETWEEN}{second}"
+
+
+def videos_of_pair(name: str) -> tuple[str, ...]:
+    """The paths of both videos of a pair."""
+    return tuple(name.partition(": ")[2].split(_BETWEEN))
 
 
 @dataclass(frozen=True, eq=False)

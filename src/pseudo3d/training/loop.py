@@ -79,7 +79,7 @@ def train(
         group.barrier()  # all have looked before the first one makes the folder
         trainer = make_trainer(samples, config, out, group, quiet=quiet)
         if not quiet:
-            _say(group, f"recipe {config.recipe} with all its settings: {_settings(trainer.config)}")
+            _say(group, f"all settings ({out / 'config.json'}): {_settings(trainer.config)}")
         with ExitStack() as stack:
             if group.is_main:
                 stack.enter_context(_run_folder(out))

@@ -52,14 +52,3 @@ def lr_factor(optim: Optim, step: int, steps: int, warmup_steps: int) -> float:
         return round(optim.gamma ** sum(step >= milestone * steps for milestone in optim.milestones), 12)
     progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def freeze_batch_norms(model: VideoModel) -> None:
-    """Fix every batch norm except the first (paper 3.3; bn_conv1 is the trainable one in the release). C3D has none.
-
-    Its scale, shift and running statistics stay; call it after every ``model.train()``.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in norms[1:]:
-        module.eval()
-        module.requires_grad_(False)

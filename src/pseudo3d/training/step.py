@@ -16,10 +16,11 @@ from pseudo3d.errors import Pseudo3dError
 from pseudo3d.inference import choose_device, choose_dtype, to_input
 from pseudo3d.models import VideoModel
 from pseudo3d.models.interface import filters_to_channels_last
+from pseudo3d.training.batch_norms import freeze_batch_norms, standing_in, synchronise_batch_norms
 from pseudo3d.training.config import TrainConfig
-from pseudo3d.training.distributed import SINGLE, Group, standing_in, synchronise_batch_norms
+from pseudo3d.training.distributed import SINGLE, Group
 from pseudo3d.training.memory import too_little_explained
-from pseudo3d.training.optim import freeze_batch_norms, lr_factor, make_optimizer
+from pseudo3d.training.optim import lr_factor, make_optimizer
 
 
 class StepResult(NamedTuple):

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from pseudo3d import files
 from pseudo3d.data.annotations import SampleList
@@ -27,6 +26,7 @@ from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.evaluation.protocols import HitCounts, count_hits
 from pseudo3d.inference import ClipRunner, fold_batch_norms, is_finite, to_input
 from pseudo3d.models import VideoModel
+from pseudo3d.training.batch_norms import has_batch_norm, running_statistics
 from pseudo3d.training.cards import run_card, write_card
 from pseudo3d.training.checkpoint import Checkpoints, RunState
 from pseudo3d.training.config import TrainConfig
@@ -105,7 +105,7 @@ class Trainer:
             seed=config.seed,
             rank=group.rank,
             world_size=group.size,
-            drop_single=config.batch_size > 1 and _has_batch_norm(model),  # one clip alone has no batch statistics
+            drop_single=config.batch_size > 1 and has_batch_norm(model),  # one clip alone has no batch statistics
         )
         self.steps_per_epoch = self.sampler.steps_per_epoch
         steps = self.steps_per_epoch * config.epochs if config.iterations is None else config.iterations
@@ -180,7 +180,7 @@ class Trainer:
         keys = self.sampler.keys(state.step)
         lr = self.stepper.lr(state.step)
         self._note_bad(batch)
-        statistics = _running_statistics(self.model)
+        statistics = running_statistics(self.model)
         try:
             done = self.stepper.step(batch, state.step, len(keys))
         except NotFiniteError as error:
@@ -415,21 +415,6 @@ def balanced_weights(truth: np.ndarray) -> np.ndarray:
 def _is_val_hit(name: str) -> bool:
     """Whether a number of a report is one of a validation's ("val video hit@1")."""
     return name.startswith("val ") and "hit@" in name
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    """Whether a batch needs more than one clip: of the batch norms that there are, the first one always learns."""
-    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-
-
-def _running_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The buffers that a forward pass in training changes, each with a copy of its values."""
-    return [
-        (buffer, buffer.clone())
-        for module in model.modules()
-        if isinstance(module, nn.BatchNorm2d) and module.training
-        for buffer in module.buffers()
-    ]
 
 
 def _digest(side: SampleList) -> str:

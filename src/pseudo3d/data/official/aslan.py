@@ -129,15 +129,14 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
                 f"fold {number + 1} of {len(folds)} has no pair of which both videos are below {files.folder} (without "
                 f"{first_few(missing)}); bring the videos there"
             )
-    notes = [f"View-{view}", *_count_notes(folds, view), *disk_notes(files, missing, len(ids))]
+    mislabelled = tuple(_mislabelled(folds))
+    notes = [*_count_notes(folds, len(mislabelled), view), *disk_notes(files, missing, len(ids))]
     if not kept.all():
         notes.append(f"{(~kept).sum():,} of {len(kept):,} pairs lack a video and are left out")
     place_of = {number: i for i, number in enumerate(paths)}
     first, second = (np.array([place_of[number] for number in pairs[kept, side].tolist()], np.int64) for side in (0, 1))
     samples = SampleList(files.folder, tuple(Sample(path) for path in paths.values()))
-    return PairSet(
-        samples, first, second, pairs[kept, 2] == 1, fold[kept], missing, tuple(notes), tuple(_mislabelled(folds))
-    )
+    return PairSet(samples, first, second, pairs[kept, 2] == 1, fold[kept], missing, tuple(notes), mislabelled)
 
 
 def _matrix(path: Path) -> np.ndarray:
@@ -237,7 +236,7 @@ def _action_notes(folds: Sequence[np.ndarray], view: Literal[1, 2]) -> list[str]
     return notes
 
 
-def _count_notes(folds: list[np.ndarray], view: Literal[1, 2]) -> list[str]:
+def _count_notes(folds: list[np.ndarray], mislabelled: int, view: Literal[1, 2]) -> list[str]:
     notes = []
     counts = tuple(len(fold) for fold in folds)
     if counts != _OFFICIAL[view]:
@@ -248,7 +247,6 @@ def _count_notes(folds: list[np.ndarray], view: Literal[1, 2]) -> list[str]:
               if 2 * fold[:, 2].sum() != len(fold)]  # fmt: skip
     if uneven:
         notes.append(f"not half of the pairs are the same: {first_few(uneven)}")
-    odd = sum(1 for _ in _mislabelled(folds))
-    if odd:
-        notes.append(f"{odd} pairs are marked otherwise than their actions say; the mark counts")
+    if mislabelled:
+        notes.append(f"{mislabelled} pairs are marked otherwise than their actions say; the mark counts")
     return notes + _action_notes(folds, view)

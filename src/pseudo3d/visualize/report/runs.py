@@ -1,7 +1,7 @@
 """A run's folder, read for the page: its result, its scores, its features, its DeepDraw pictures."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from pseudo3d.data.annotations import VIDEO_EXTENSIONS
 from pseudo3d.errors import Pseudo3dError
+from pseudo3d.evaluation.aslan import videos_of_pair
 from pseudo3d.evaluation.representations import match_paths
 from pseudo3d.evaluation.results import RESULT_NAME, Result, read_result
 from pseudo3d.evaluation.scores import Scores, read_scores
@@ -20,7 +20,6 @@ from pseudo3d.video.segments import file_of
 WORST = 200
 """Mistakes of each score file that are always on the page, however many videos are left out."""
 
-_PAIR = re.compile(r"fold \d+, pair \d+: ")  # what ASLAN's scores call two videos, before their paths
 _SCORES = re.compile(r"scores(?:-(\w+))?\.parquet")
 _PICTURES = (".gif", ".png")
 
@@ -122,9 +121,9 @@ class Run:
         """Whether scores are of pairs of videos (ASLAN)."""
         return self.result.protocol == "aslan"
 
-    def ways(self, video: str) -> list[tuple[str, ...]]:
-        """The paths that a name in the scores may be of: one, or of a pair two, perhaps parted in several ways."""
-        return (list(split_pair(video)) if self.of_pairs else []) or [(video,)]
+    def paths(self, video: str) -> tuple[str, ...]:
+        """What a name in the scores is of: one path, or of a pair two."""
+        return videos_of_pair(video) if self.of_pairs else (video,)
 
     def roots(self) -> list[Path]:
         """Folders that the videos' paths may start from, as the run and its stores tell them."""
@@ -138,7 +137,7 @@ class Run:
         for view, stored in zip(self.views, self.stored, strict=True):
             if stored.store is None:
                 continue
-            paths = dict.fromkeys(path for video in view.scores.videos for way in self.ways(video) for path in way)
+            paths = dict.fromkeys(path for video in view.scores.videos for path in self.paths(video))
             for path, name in match_paths(list(paths), stored.store.videos)[0].items():
                 found.setdefault(path, {})[name] = None
         return {video: tuple(names) for video, names in found.items()}
@@ -243,62 +242,37 @@ def find_files(runs: Sequence[Run], videos: Sequence[str], root: Path | None) ->
     Returns:
         The path of each, with its segment; of a pair both. Of one that is not there, the path where it should be.
     """
-    places: dict[str, list[list[list[Path]]]] = {}
+    places: dict[str, list[list[Path]]] = {}  # of each video of a name, all that it may be
     for run in runs:
         starts = [root] if root is not None else [*run.roots(), Path()]
         called = run.names()
         for video in run.videos:
-            for way in run.ways(video):
-                found = []
-                for path in way:
-                    names = dict.fromkeys((path, *called.get(path, ())))
-                    found.append([start / name for start in starts for name in names])
-                    found[-1] += [] if root is None else _ends(path, root)
-                places.setdefault(video, []).append(found)
-    return [_there(places[video]) for video in videos]
+            paths = run.paths(video)
+            for path, found in zip(paths, places.setdefault(video, [[] for _ in paths]), strict=True):
+                names = dict.fromkeys((path, *called.get(path, ())))
+                found += [start / name for start in starts for name in names]
+                found += [] if root is None else _ends(path, root)
+    return [tuple(map(_there, places[video])) for video in videos]
 
 
-def split_pair(name: str) -> Iterator[tuple[str, str]]:
-    """The two paths that the name of a pair may be of: it is parted at a blank behind a video's name.
-
-    Example:
-        >>> list(split_pair("fold 1, pair 9: a b.avi c d.avi"))
-        [('a b.avi', 'c d.avi')]
-    """
-    match = _PAIR.match(name)
-    text = "" if match is None else name[match.end() :]
-    for blank in re.finditer(" ", text):
-        first, second = text[: blank.start()], text[blank.end() :]
-        if file_of(first).suffix.lower() in VIDEO_EXTENSIONS:
-            yield first, second
+def _there(places: Sequence[Path]) -> str:
+    """The first place that has a file; without one, the first."""
+    return str(next((place for place in places if file_of(place).is_file()), places[0]))
 
 
-def pair_title(name: str, files: Sequence[str]) -> str:
-    """What the page calls a pair: its fold and number, and both videos without their folders.
+def title_of(name: str, files: Sequence[str]) -> str:
+    """What the page calls a video: its name; a pair's fold and number, and both videos without their folders.
 
     Example:
-        >>> pair_title("fold 1, pair 9: x/0006.avi x/0002.avi", ("/data/x/0006.avi", "/data/x/0002.avi"))
+        >>> title_of("fold 1, pair 9: x/0006.avi | x/0002.avi", ("/data/x/0006.avi", "/data/x/0002.avi"))
         'fold 1, pair 9: 0006.avi and 0002.avi'
     """
-    match = _PAIR.match(name)
-    return name if match is None else match[0] + " and ".join(PurePosixPath(file).name for file in files)
+    if len(files) == 1:
+        return name
+    return f"{name.partition(': ')[0]}: {' and '.join(PurePosixPath(file).name for file in files)}"
 
 
 def _ends(path: str, root: Path) -> list[Path]:
     """Where the end of an absolute path may lie below a folder."""
     parts = PurePosixPath(path).parts
     return [Path(root, *parts[i:]) for i in range(1, len(parts)) if parts[0] == "/"]
-
-
-def _there(ways: Sequence[Sequence[Sequence[Path]]]) -> tuple[str, ...]:
-    """Of several ways to read a name, that of which most files are there; of one that is not, where it should be."""
-    best: list[Path] = []
-    most = -1.0
-    for way in ways:
-        found = [next((place for place in places if file_of(place).is_file()), None) for places in way]
-        there = sum(place is not None for place in found) / len(way)
-        if there > most:
-            best, most = [place or places[0] for place, places in zip(found, way, strict=True)], there
-        if most == 1:
-            break
-    return tuple(map(str, best))

@@ -11,7 +11,7 @@ from pseudo3d import files
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.visualize.report.maps import VideoMap, maps_of
 from pseudo3d.visualize.report.page import Content, build_page
-from pseudo3d.visualize.report.runs import Run, find_files, pair_title, shown_videos, wrong_videos
+from pseudo3d.visualize.report.runs import Run, find_files, shown_videos, title_of, wrong_videos
 from pseudo3d.visualize.report.sidecar import make_previews
 from pseudo3d.visualize.report.sprites import make_sprites
 
@@ -90,7 +90,7 @@ def write_report(
         clips.name,
         [_copied(run, number, clips) for number, run in enumerate(runs, start=1)],
         left_out=len({video for run in runs for video in run.videos}) - len(videos),
-        titles=[pair_title(*each) for each in zip(videos, places, strict=True)],
+        titles=[title_of(*each) for each in zip(videos, places, strict=True)],
     )
     files.write_text(out, build_page(content, datetime.now()))
     failures = {
