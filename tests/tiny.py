@@ -79,7 +79,9 @@ def without_progress(lines):
     return [
         line
         for line in lines
-        if not re.match(r"p3d: (\d+ videos to do|\w+ on \w+, batches of |\d+ of \d+ videos|recipe )", line)
+        if not re.match(
+            r"p3d: (\d+ videos to do|\w+ on \w+, batches of |\d+ of \d+ videos|recipe |all settings )", line
+        )
     ]
 
 

@@ -235,7 +235,7 @@ def test_a_lone_clip_counts_where_there_is_no_batch_norm(samples, tmp_path, monk
     sides = split_samples(samples, config)
     assert len(sides.train) == 8
     assert Trainer(slim_c3d(2), sides, config, tmp_path).steps_per_epoch == 2
-    monkeypatch.setattr("pseudo3d.training.trainer._has_batch_norm", lambda model: True)
+    monkeypatch.setattr("pseudo3d.training.trainer.has_batch_norm", lambda model: True)
     assert Trainer(slim_c3d(2), sides, config, tmp_path).steps_per_epoch == 1
 
 

@@ -78,12 +78,12 @@ def train(
         folder = _checkpoint_to_resume(out, resume)
         group.barrier()  # all have looked before the first one makes the folder
         trainer = make_trainer(samples, config, out, group, quiet=quiet)
-        if not quiet:
-            _say(group, f"all settings ({out / 'config.json'}): {_settings(trainer.config)}")
         with ExitStack() as stack:
             if group.is_main:
                 stack.enter_context(_run_folder(out))
             group.barrier()  # the folder is there, and it is this run's
+            if not quiet:
+                _say(group, f"all settings ({out / 'config.json'}): {_settings(trainer.config)}")
             if folder is not None:
                 trainer.resume(folder)
                 group.barrier()  # all have read it before the first one writes another
