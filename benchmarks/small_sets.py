@@ -221,12 +221,11 @@ def rows(runs: Sequence[Run], results: dict[Run, dict[str, Any]]) -> str:
         found = [results[run] for run in same]
         hits = [spread([result["hits"][hit] for result in found]) for hit in ("clip hit@1", "video hit@1")]
         each = ", ".join(f"{100 * result['hits']['video hit@1']:.1f}" for result in found)
-        seconds = np.mean([result["seconds"] for result in found])
         model = same[0].config.model or ""
-        body.append([f"{name} ({model})", *hits, each, f"{seconds:.0f}", str(same[0].config.epochs)])
+        body.append([f"{name} ({model})", *hits, each, str(same[0].config.epochs)])
         majority = [result["majority"] for result in found]
-    body.append(["the most frequent training class", "", spread(majority), "", "", ""])
-    return table(["network", "clip hit@1", "video hit@1", "by seed", "training, s", "epochs"], body)
+    body.append(["the most frequent training class", "", spread(majority), "", ""])
+    return table(["network", "clip hit@1", "video hit@1", "by seed", "epochs"], body)
 
 
 def sides_line(results: Sequence[dict[str, Any]]) -> str:

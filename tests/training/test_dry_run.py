@@ -78,22 +78,17 @@ def test_a_bad_video_of_the_batch_is_named(tmp_path, indexed):
     assert re.search(r"^cannot be read, another video took its place: .*bad\.mp4: is not a video", text, re.MULTILINE)
 
 
-@pytest.mark.usefixtures("eight")
-def test_workers_are_not_started_and_share_the_loading(samples, monkeypatch):
-    """Two seconds to load a batch, by two processes: a step a second, with no start of workers in it."""
-    real = TrainingClips._draw
+def test_workers_are_not_started(samples, monkeypatch):
+    """Their start would be most of what is measured: the batch is loaded by this process."""
+    real, drawn = TrainingClips._draw, []
 
-    def slow(self, epoch, video):
-        module.time.sleep(0.5)
+    def draw(self, epoch, video):
+        drawn.append(video)
         return real(self, epoch, video)
 
-    monkeypatch.setattr(TrainingClips, "_draw", slow)
-    monkeypatch.setattr(module, "_scoring", lambda _: (0.0, 0.0, 0.0))
-    text = dry_run(samples, small_config(workers=2, iterations=100))
-    loading = float(re.search(r"time: (\d+\.\d) s to load the batch", text)[1])
-    assert 2.0 <= loading < 3.0
-    steps = re.search(r"(\d+) s for 100 steps", text)
-    assert 98 <= int(steps[1]) < 150
+    monkeypatch.setattr(TrainingClips, "_draw", draw)
+    dry_run(samples, small_config(workers=2))
+    assert len(set(drawn)) == 4
 
 
 @pytest.mark.usefixtures("eight")

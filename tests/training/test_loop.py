@@ -202,6 +202,7 @@ def test_the_seed_decides_everything(samples, tmp_path):
     assert not equal(weights, final_weights(samples, tmp_path / "c", seed=1))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(samples, tmp_path):
     """Neither which clips are drawn nor what dropout draws, in the second epoch too."""
     assert equal(final_weights(samples, tmp_path / "a"), final_weights(samples, tmp_path / "b", workers=1))

@@ -374,6 +374,7 @@ def test_best_of_a_step_that_is_done_again(samples, tmp_path, monkeypatch):
     assert "epoch 2 of 2" in (out / "checkpoints" / "best" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_changes_nothing(samples, tmp_path, monkeypatch, undisturbed):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -222,7 +222,7 @@ def test_all_settings_are_printed(two_classes, tmp_path, capsys):
         assert words in line, words
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_bad_training_video_is_replaced_and_named(tmp_path, caplog, workers):
     samples = on_sides(bad_samples(tmp_path, 6), bad="train")
     config = small_config(workers=workers, max_bad=0.5, epochs=2)
@@ -234,7 +234,7 @@ def test_a_bad_training_video_is_replaced_and_named(tmp_path, caplog, workers):
     assert names(tmp_path) == ["data", "run"]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
     """After the check, before its first clip: from another process too it is named once and another one is shown."""
     samples = on_sides(bad_samples(tmp_path, 6), bad="train")

@@ -46,7 +46,7 @@ def test_every_learned_layer_has_one_module():
             assert blobs[0].shape[2:] == table[name].kernel
 
 
-@pytest.mark.parametrize("size", [160, 224])
+@pytest.mark.parametrize("size", [160, pytest.param(224, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_the_network_equals_the_table(size):
     """The model code against the 693 rows, layer by layer with 3-D functions, on random weights."""
