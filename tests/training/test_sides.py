@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import small_config, write_two_classes
 
-from pseudo3d import Pseudo3dError, VideoError
+from pseudo3d import Pseudo3dError, VideoError, files
 from pseudo3d.data.annotations import Sample, SampleList, parse_csv, read_samples
 from pseudo3d.training.distributed import Group
 from pseudo3d.training.sides import Sides, check_sides, check_videos, sides_to_csv, split_samples
@@ -190,6 +190,21 @@ def test_only_files_of_equal_size_are_read(content, monkeypatch):
     monkeypatch.setattr("pseudo3d.files.sha256_of", lambda path: read.append(path.name) or path.name)
     check_sides(content)
     assert sorted(read) == ["a0", "b2"]
+
+
+def test_a_file_with_many_segments_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(1000))
+    (tmp_path / "b").write_bytes(bytes([1]) * 1000)
+    train = [f"{name}#t={start},{start + 5}" for name in "ab" for start in range(0, 50, 5)]
+    (tmp_path / "a1").write_bytes(bytes([2]) * 1000)
+    read, real = [], files.sha256_of
+    monkeypatch.setattr("pseudo3d.files.sha256_of", lambda path: read.append(path.name) or real(path))
+    check_sides(sides_with(train, None, ["a1"], root=tmp_path))
+    assert sorted(read) == ["a", "a1", "b"]
+    read.clear()
+    (tmp_path / "b2").write_bytes(bytes([1]) * 1000)
+    with pytest.raises(Pseudo3dError, match=r"/b#t=0,5 in train and .*/b2 in test are the same video"):
+        check_sides(sides_with(train, None, ["b2"], root=tmp_path))
 
 
 def test_the_table_of_sides_has_every_label():

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.features import shards
+from pseudo3d.features.digests import Digests
 from pseudo3d.features.folders import Folder, Location, open_folder
 from pseudo3d.features.foreign import COLUMNS_FOLDER, foreign_file, foreign_names, foreign_tables
 from pseudo3d.features.journal import FAILURES
 from pseudo3d.features.rows import COLUMNS, Layout, SourceFile, clips_column, layout_of_schema, to_numpy
 from pseudo3d.features.sharding import SHARDS, StoreState, read_state
 from pseudo3d.features.shards import Part
-from pseudo3d.files import sha256_of
 from pseudo3d.video.segments import file_of
 
 _AGAIN = "run the same `p3d extract` again"
@@ -136,6 +136,7 @@ class _Check:
         self._layouts: dict[str, Layout] = {}  # by part
         self._unread = False  # a part that could not be read: which videos it has is not known
         self._unknown_content = 0
+        self._digests = Digests()
 
     def part(self, part: Part) -> Iterator[tuple[int, list[Finding]]]:
         """The rows of one part, a row group at a time: how many, and what is wrong with them."""
@@ -191,7 +192,7 @@ class _Check:
         for video, *source in zip(*columns, strict=True):
             known = SourceFile(*source)
             self._unknown_content += known.sha256 is None
-            if told := _what_changed(root / video, known):
+            if told := _what_changed(root / video, known, self._digests):
                 yield f"{printable(video)}: the file {told}"
 
     def told_layers(self) -> Iterator[Finding]:
@@ -309,14 +310,14 @@ def wrong_values(table: pa.Table, layout: Layout, where: str) -> Iterator[str]:
         yield from tell(wrong, f"{layer} of a clip is not finite")
 
 
-def _what_changed(path: Path, known: SourceFile) -> str | None:
+def _what_changed(path: Path, known: SourceFile, digests: Digests) -> str | None:
     """What is not as it was with a file, and what to do; None: nothing that is known."""
     path = file_of(path)
     try:
         size = path.stat().st_size
         if known.size is not None and size != known.size:
             return f"has {size:,} bytes, {known.size:,} when it was read; {_AGAIN}"
-        if known.sha256 is not None and sha256_of(path) != known.sha256:
+        if known.sha256 is not None and digests.of(path) != known.sha256:
             return f"has other content than when it was read; {_AGAIN}"
     except (FileNotFoundError, NotADirectoryError):
         return "is gone; bring it back, or take its features out with `p3d store remove`"

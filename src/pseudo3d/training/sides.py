@@ -132,18 +132,21 @@ def _same_files(places: Sequence[Place]) -> list[tuple[Place, Place]]:
     suspects = [
         place for size, group in by_size.items() if size > 0 and len({side for side, _ in group}) > 1 for place in group
     ]
+    unique = list(dict.fromkeys(file_of(path) for _, path in suspects))  # of segments of a file it is read once
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = dict(zip(unique, pool.map(_content, unique), strict=True))
     first: dict[str, Place] = {}
     twins = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for place, content in zip(suspects, pool.map(_content, (path for _, path in suspects)), strict=True):
-            if content is not None and first.setdefault(content, place)[0] != place[0]:
-                twins.append((first[content], place))
+    for place in suspects:
+        content = contents[file_of(place[1])]
+        if content is not None and first.setdefault(content, place)[0] != place[0]:
+            twins.append((first[content], place))
     return twins
 
 
-def _content(path: Path) -> str | None:
+def _content(file: Path) -> str | None:
     try:
-        return files.sha256_of(file_of(path))
+        return files.sha256_of(file)
     except OSError:  # as above
         return None
 
