@@ -143,6 +143,9 @@ def test_table_1(tmp_path, capsys):
     rows = {line.split("  ")[1]: line.split() for line in text.splitlines() if line.startswith("  ") and "MiB" in line}
     assert list(rows) == ["ResNet-50", "P3D-A ResNet", "P3D-B ResNet", "P3D-C ResNet", "P3D ResNet"]
     assert "81.2%" in rows["P3D ResNet"]
+    said = mistake(capsys, "bench", "table1", "--quick", "--device", "cpu", "--out", out)
+    assert f"resnet50/result.json: holds a result of other options: results was {run} and is" in said
+    assert "holds what was measured" in mistake(capsys, "bench", "tables", "--out", out)
     assert all("-" in words for name, words in rows.items() if name != "P3D ResNet")
     for name, folder, blocks in (("resnet50", "resnet50", "ABC"), ("p3d_resnet50", "p3d_b", "B")):
         result, cost = read_result(out / folder), model_cost(name, num_classes=101)
@@ -184,6 +187,9 @@ def test_c3d_runtime(weights, tmp_path, capsys):
     assert row[1:3] == ["CPU", "-"]
     assert "moving digits" not in text
     assert json.loads((out / "result.json").read_text())["protocol"] == "bench-c3d-runtime"
+    said = mistake(capsys, "bench", "c3d-runtime", *options[:-2], "--stride", "4", "--out", out)
+    assert "holds a result of other options: stride was 8 and is 4 now; give another folder for --out" in said
+    assert "holds what was measured" in mistake(capsys, "bench", "tables", "--out", out)
 
 
 def test_mistakes_in_c3d_runtime(weights, tmp_path, capsys):

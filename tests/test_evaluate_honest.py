@@ -19,7 +19,7 @@ from pseudo3d.data.official.activitynet import read_activitynet
 from pseudo3d.data.official.aslan import read_aslan
 from pseudo3d.evaluation.results import read_result
 from pseudo3d.evaluation.scores import read_scores, save_scores
-from pseudo3d.features.store import SourceFile, StoreWriter, VideoFeatures
+from pseudo3d.features.store import FeatureStore, SourceFile, StoreWriter, VideoFeatures
 from pseudo3d.files import sha256_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,6 +61,14 @@ def test_videos_that_are_not_there_are_never_dropped_in_silence(tmp_path, capsys
     alone = ("--data", data / "ucfTrainTestlist", "--features", store, "--splits", "1", "--out", tmp_path / "all")
     assert p3d(capsys, "evaluate", "ucf101", *alone)[0] == 0
     assert read_result(tmp_path / "all").facts["tested videos"] == {"1": 6}
+
+
+def test_videos_that_failed_are_counted(tmp_path, capsys):
+    store = store_of(tmp_path / "store", labelled())
+    with StoreWriter(store, FeatureStore(store).info) as writer:
+        writer.add_failure("a/bad.mp4", f"{tmp_path}/a/bad.mp4: no video stream")
+    assert p3d(capsys, "evaluate", "hits", "--features", store, "--out", tmp_path / "out")[0] == 0
+    assert "1 video was left out (a/bad.mp4: no video stream)" in footnotes(tmp_path / "out")
 
 
 def test_options_of_an_extraction_beside_a_store(tmp_path, capsys):

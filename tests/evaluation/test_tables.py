@@ -273,7 +273,12 @@ def test_a_small_set_in_the_layout_of_a_large_one_is_told():
 
 
 def test_fused_scores_have_a_place_when_they_are_of_ucf101():
-    assert tables_for(result("fusion", accuracy_1=0.9, facts={"data": "ucf101"})) == ("table3",)
+    fused = result("fusion", accuracy_1=0.9, facts={"data": "ucf101", "classes": 3})
+    assert tables_for(fused) == ("table3",)
+    assert (
+        "measured on 3 classes; the printed numbers are of 101"
+        in dict(build_table("table3", [fused]).footnotes).values()
+    )
     assert tables_for(result("fusion", accuracy_1=0.9, facts={"data": "hmdb51"})) == (OWN,)
     assert tables_for(result("fusion", accuracy_1=0.9, facts={"data": None})) == (OWN,)
 
@@ -303,6 +308,8 @@ def test_the_table_of_our_numbers_alone():
     assert table.columns == ("accuracy, split 1", "top-1", "speed, clips/s")
     assert own(table) == [["one", "50.0%", "-", "-", "measured"], ["mine", "-", "70.0%", "9.00", "measured"]]
     assert [row.group for row in table.rows] == ["", ""]
+    same_name = build_table(OWN, [result("hmdb51-svm", "P3D", accuracy_1=0.5), result("kinetics", "P3D", accuracy=0.7)])
+    assert [each[:3] for each in own(same_name)] == [["P3D", "50.0%", "-"], ["P3D", "-", "70.0%"]]
 
 
 def test_mistakes():

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from videos import write_video
 
 from pseudo3d import Pseudo3dError, read_video
-from pseudo3d.visualize.animation import save_gif, save_mp4, save_sheet
+from pseudo3d.visualize.animation import is_ours, save_gif, save_mp4, save_sheet
 
 
 @pytest.fixture
@@ -34,6 +35,20 @@ def test_sheet(frames, tmp_path):
     sheet = np.array(Image.open(save_sheet(frames, tmp_path / "a.png", columns=4)))
     assert sheet.shape == (2 * (33 + 4) + 4, 4 * (47 + 4) + 4, 3)
     assert (sheet[4 + 37 : 4 + 37 + 33, 4 + 51 : 4 + 51 + 47] == frames[5]).all()
+
+
+@pytest.mark.parametrize(("save", "suffix"), [(save_gif, ".gif"), (save_mp4, ".mp4"), (save_sheet, ".png")])
+def test_ours_are_known_again(frames, tmp_path, save, suffix):
+    ours = save(frames, tmp_path / f"ours{suffix}")
+    assert is_ours(ours)
+    other = tmp_path / f"other{suffix}"
+    if suffix == ".mp4":
+        write_video(other, frames[:, :32, :46], codec="libx264", pix_fmt="yuv420p")
+    else:
+        Image.fromarray(frames[0]).save(other)
+    assert not is_ours(other)
+    other.write_bytes(ours.read_bytes()[:40])
+    assert not is_ours(other)
 
 
 def test_nothing_to_write(frames, tmp_path):

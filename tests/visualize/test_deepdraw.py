@@ -122,6 +122,11 @@ def test_command_mistakes(network, tmp_path, capsys):
     assert "--iterations must be above 0" in mistake(capsys, "visualize", "deepdraw", "0", *more, "--iterations", "-1")
     assert "--fps 1 to 50, got 0" in mistake(capsys, "visualize", "deepdraw", "0", *more, "--fps", "0")
     assert not (tmp_path / "drawn").exists()  # told before any work
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "boxing.mp4").write_text("precious")
+    said = mistake(capsys, "visualize", "deepdraw", "boxing", *more)
+    assert "boxing.mp4 is there and not of p3d visualize; choose another folder" in said
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["boxing.mp4"]
 
 
 def test_no_class_takes_the_files_of_another(network, tmp_path, capsys):

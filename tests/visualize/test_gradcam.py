@@ -270,6 +270,21 @@ def test_command_writes_over_no_video(network, tmp_path, capsys):
     assert video.read_bytes() == before
 
 
+def test_command_writes_over_nothing_of_others(network, tmp_path, capsys):
+    """Its own pictures are drawn anew."""
+    save_pretrained(network, tmp_path / "net")
+    video, out = write_video(tmp_path / "a.mkv", numbered(17, 40, 48)), tmp_path / "maps"
+    command = ("visualize", "gradcam", video, "--weights", tmp_path / "net", "--device", "cpu", "--out", out)
+    assert p3d(capsys, *command)[0] == 0
+    assert p3d(capsys, *command)[0] == 0
+    for name in ("a.png", "a.mp4"):
+        ours = (out / name).read_bytes()
+        (out / name).write_bytes(b"precious")
+        assert f"{name} is there and not of p3d visualize; choose another folder" in mistake(capsys, *command)
+        assert (out / name).read_bytes() == b"precious"
+        (out / name).write_bytes(ours)
+
+
 def test_results_of_videos_and_segments_keep_apart(tmp_path):
     videos = ("x/a.mp4", "y/a.mp4", "z/a_2.mp4", "b.mp4#t=10.5,20", "b.mp4#t=3", "v1.0.avi")
     assert [stem.name for stem in _stems(videos, tmp_path)] == ["a_1", "a_2_", "a_2", "b_10_5-20", "b_3-inf", "v1_0"]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import p3d
+from tiny import mistake, p3d
 
 from pseudo3d.evaluation.reduction import Reduction, accuracy_by_dimension
-from pseudo3d.features.store import FeatureStore, StoreWriter, VideoFeatures
+from pseudo3d.features.store import FeatureStore, SourceFile, StoreWriter, VideoFeatures
 from pseudo3d.visualize.pca import plot_reductions
 from pseudo3d.visualize.plots import save_figure
 
@@ -172,6 +172,37 @@ def test_official_splits_are_averaged(tmp_path, capsys):
     np.testing.assert_allclose(found["1,2,3"]["accuracies"], want)
     assert found["1,2,3"]["protocol"] == "mean of 3 splits"
     assert found["1"]["videos"] == 28
+    (folder / "Biking" / videos[-1]).unlink()  # its features are there
+    last = (*command, *lists, "--splits", "1,2", "--out", tmp_path / "f")
+    assert "1 videos of the official lists are not there" in mistake(capsys, *last)
+    code, out, _ = p3d(capsys, *last, "--allow-missing")
+    assert code == 0
+    assert out.count("note: 1 videos of the official lists are not there and are left out\n") == 1
+    (line,) = json.loads((tmp_path / "f.json").read_text())["lines"]
+    assert line["videos"] == 28 + 28
+
+
+def of_segments(folder, labels, splits):
+    with StoreWriter(str(folder), {}) as writer:
+        for i, row in enumerate(features(3, videos=24)):
+            label, source = labels[i % len(labels)], SourceFile(9, 0, f"{i // 2}")
+            name = f"{i // 2}.mp4#t={5 * (i % 2)},{5 * (i % 2) + 5}"
+            writer.add(VideoFeatures(name, {"pool5": row}, (0,), 9, label=label, split=splits[i % 2], source=source))
+    return folder
+
+
+def test_a_stores_own_labels_are_checked_as_by_evaluate(tmp_path, capsys):
+    more = ("--dims", "3", "--out", tmp_path / "f")
+    several = of_segments(tmp_path / "several", ("a", "b|c", "c"), (None, None))
+    assert "8 videos have several labels (0.mp4#t=5,10)" in mistake(capsys, "visualize", "pca", several, *more)
+    parts = of_segments(tmp_path / "parts", "abc", (None, None))
+    assert p3d(capsys, "visualize", "pca", parts, *more)[0] == 0
+    (line,) = json.loads((tmp_path / "f.json").read_text())["lines"]
+    assert "group" in line["protocol"]
+    split = of_segments(tmp_path / "split", "abc", ("train", "test"))
+    code, out, _ = p3d(capsys, "visualize", "pca", split, *more)
+    assert code == 0
+    assert "note: split: 12 of 12 test videos have the content of a training video" in out
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,25 @@ def test_splits_are_kept_apart(tmp_path):
     assert make_scores(list("abcdef"), CLASSES, wrong={0}, seed=1).values == pytest.approx(read.views[1].scores.values)
 
 
+def test_training_scores_are_not_shown(tmp_path):
+    run = write_run(tmp_path / "run", "r", list("abcdef"), CLASSES, tmp_path, store=False)
+    (run / "scores-train.parquet").write_bytes(b"never read")
+    assert [(view.split, view.scores.videos) for view in read_run(run).views] == [("", tuple("abcdef"))]
+
+
+def test_a_fusion_of_pairs_is_of_pairs(tmp_path):
+    pairs = ["fold 1, pair 1: a.avi | b.avi", "fold 1, pair 2: b.avi | c.avi"]
+    kinds = {"aslan": {}, "fusion": {"data": "aslan"}}
+    runs = [
+        read_run(write_run(tmp_path / kind, kind, pairs, ("not same", "same"), tmp_path, store=False, protocol=kind,
+                           facts=facts)) for kind, facts in kinds.items()
+    ]  # fmt: skip
+    assert find_files(runs, pairs, None) == [
+        tuple(str(tmp_path / name) for name in ("a.avi", "b.avi")),
+        tuple(str(tmp_path / name) for name in ("b.avi", "c.avi")),
+    ]
+
+
 def test_every_split_may_have_a_store_of_its_own(tmp_path, capsys, monkeypatch):
     """Of videos that the stores call otherwise than the lists; a video in two splits has a place in both maps."""
     monkeypatch.setattr(maps, "tsne", lambda features: features[:, :2])

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from pseudo3d.commands.bench_results import DTypeName, EngineName, check_folder, read_runs, show
+from pseudo3d.commands.bench_results import DTypeName, EngineName, check_folder, read_runs, show, with_facts
 
 _HELP = """usage: p3d bench table1|c3d-runtime|tables ...
 
@@ -46,7 +46,7 @@ def tables(
     """
     from pseudo3d.evaluation.tables import OWN, TABLES, Table, build_table, save_table, tables_for
 
-    check_folder(out)
+    check_folder(out, {}, {})
     results = [result for run in runs for result in read_runs(run)]
     fitting = {name: [result for result in results if name in tables_for(result)] for name in (*TABLES, OWN)}
     if table is not None:
@@ -98,16 +98,20 @@ def table1(
     from pseudo3d.commands.bench_table1 import FOLDERS, measure_table1
     from pseudo3d.evaluation.results import save_result
 
-    check_folder(out, dict.fromkeys(FOLDERS.values(), "bench-table1"))
     if quick:
         rounds, seconds, batch_size = 1, 0.0, 1 if batch_size is None else batch_size
+    asked = {
+        "results": [str(run.absolute()) for run in results], "device": device, "dtype": dtype, "engine": engine,
+        "batch_size": batch_size, "rounds": rounds, "seconds": seconds,
+    }  # fmt: skip
+    check_folder(out, dict.fromkeys(FOLDERS.values(), "bench-table1"), asked)
     runs = [result for run in results for result in read_runs(run)]
     measured = measure_table1(
         runs, device=device, dtype=dtype, engine=engine, batch_size=batch_size, rounds=rounds, seconds=seconds
     )
     if out is not None:
         for folder, result in measured.items():
-            save_result(result, out / folder)
+            save_result(with_facts(result, asked=asked), out / folder)
     show("table1", list(measured.values()), out)
     return 0
 
@@ -155,16 +159,21 @@ def c3d_runtime(
     from pseudo3d.commands.bench_runtime import measure_c3d_runtime, videos_to_measure
     from pseudo3d.evaluation.results import save_result
 
-    check_folder(out, {".": "bench-c3d-runtime"})
     if quick:
         rounds, videos = 1, 2
     model = model or ("c3d" if weights == "random" else "auto")
+    asked = {
+        "data": None if data is None else str(data.absolute()), "videos": videos, "model": model, "weights": weights,
+        "layer": layer, "stride": stride, "device": device, "dtype": dtype, "engine": engine, "batch_size": batch_size,
+        "workers": workers, "rounds": rounds,
+    }  # fmt: skip
+    check_folder(out, {".": "bench-c3d-runtime"}, asked)
     with videos_to_measure(data, videos, out) as paths:
         result = measure_c3d_runtime(
             paths, model=model, weights=weights, layer=layer, stride=stride, device=device, dtype=dtype, engine=engine,
             batch_size=batch_size, workers=workers, rounds=rounds, own=data is None,
         )  # fmt: skip
     if out is not None:
-        save_result(result, out)
+        save_result(with_facts(result, asked=asked), out)
     show("table_c3d_runtime", [result], out)
     return 0

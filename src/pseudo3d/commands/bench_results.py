@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pseudo3d.commands.protocol_results import check_asked
 
 if TYPE_CHECKING:
     from pseudo3d.evaluation.results import Result
@@ -33,12 +36,19 @@ def show(name: str, results: "Sequence[Result]", out: Path | None) -> None:
         print(f"written: {out}")
 
 
-def check_folder(out: Path | None, results: Mapping[str, str] | None = None) -> None:
-    """Refuse a folder with other files than ours, or another run's results, before any work is done.
+def with_facts(result: "Result", **facts: Any) -> "Result":
+    """The result with more that is told of it."""
+    return replace(result, facts={**result.facts, **facts})
+
+
+def check_folder(out: Path | None, results: Mapping[str, str], asked: Mapping[str, Any]) -> None:
+    """Refuse a folder with other files than ours, or with results of something else, before any work is done.
 
     Args:
         out: the folder; None where nothing is written.
-        results: the protocol of each result.json to come, by the folder in ``out`` ("." for ``out`` itself).
+        results: the protocol of each result.json to come, by the folder in ``out`` ("." for ``out`` itself); none for
+            tables alone, which would take the place of those of a measurement.
+        asked: what decides these results, in JSON types.
 
     Raises:
         Pseudo3dError: it names what is there.
@@ -53,10 +63,17 @@ def check_folder(out: Path | None, results: Mapping[str, str] | None = None) -> 
     others = sorted(path.name for path in out.iterdir() if not _OWN.fullmatch(path.name))
     if others:
         raise Pseudo3dError(f"{out}: holds other files ({first_few(others)}); give a folder of its own for --out")
-    for folder, protocol in (results or {}).items():
+    measured = sorted([*out.glob(RESULT_NAME), *out.glob(f"*/{RESULT_NAME}")])
+    if measured and not results:
+        raise Pseudo3dError(f"{out}: holds what was measured ({measured[0]}); give another folder for --out")
+    for folder, protocol in results.items():
         path = out / folder / RESULT_NAME
-        if path.exists() and (before := read_result(path).protocol) != protocol:
-            raise Pseudo3dError(f"{path}: is a result of {before}; give another folder for --out")
+        if not path.exists():
+            continue
+        before = read_result(path)
+        if before.protocol != protocol:
+            raise Pseudo3dError(f"{path}: is a result of {before.protocol}; give another folder for --out")
+        check_asked(path, before, asked)
 
 
 def read_runs(place: Path) -> list["Result"]:

@@ -60,7 +60,7 @@ def deepdraw(
     """
     from dataclasses import replace
 
-    from pseudo3d.commands.explained import class_number, class_stem, class_title, open_to_explain
+    from pseudo3d.commands.explained import check_not_taken, class_number, class_stem, class_title, open_to_explain
     from pseudo3d.commands.output import progress_bar
     from pseudo3d.visualize.deepdraw import OCTAVES
     from pseudo3d.visualize.deepdraw import deepdraw as draw
@@ -68,6 +68,7 @@ def deepdraw(
     _check(classes, iterations, jitter, time_blur, formats, fps)  # before minutes of work
     network = open_to_explain(model, weights, class_names, device)
     targets = list(dict.fromkeys(class_number(network, word) for word in classes))
+    check_not_taken(out, [f"{class_stem(network, target)}.{kind}" for target in targets for kind in formats])
     octaves = [replace(each, iterations=max(1, round(each.iterations * iterations))) for each in OCTAVES]
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:

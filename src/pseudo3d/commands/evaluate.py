@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 if TYPE_CHECKING:
+    from pseudo3d.data.annotations import Sample
     from pseudo3d.evaluation.svm import SvmResult
     from pseudo3d.features.store import FeatureStore
 
@@ -155,58 +156,35 @@ def _judge(
     features: "FeatureStore", layer: str, groups: Path | None, folds: int, c: float
 ) -> "tuple[SvmResult, tuple[str, ...]]":
     """What the SVM says, and what is to be said of it."""
-    from pseudo3d.data.annotations import Sample, assign_groups, read_groups
     from pseudo3d.errors import Pseudo3dError, first_few
+    from pseudo3d.evaluation.honesty import check_not_trained_on
+    from pseudo3d.evaluation.own_labels import copies_footnotes, grouped_by_file, own_samples
     from pseudo3d.evaluation.svm import evaluate_features
 
-    several = [video for video, label in zip(features.videos, features.labels, strict=True) if "|" in (label or "")]
+    samples: Sequence[Sample] = own_samples(features, groups).samples
+    several = [sample.path for sample in samples if sample.more_labels]
     if several:
         raise Pseudo3dError(
             f"{len(several)} videos have several labels ({first_few(several)}), and this SVM gives a video one class; "
             "use `p3d evaluate hits`, or the protocol of the data set"
         )
-    sources = features.groups
-    if groups is not None:
-        given = assign_groups([Sample(video) for video in features.videos], read_groups(groups))
-        sources = [sample.group for sample in given]
     if not any(features.splits):
-        sources = _with_files(features.videos, sources)
+        samples = grouped_by_file(samples)
     result = evaluate_features(
         features.features(layer),
         features.labels,
         videos=features.videos,
         splits=features.splits,
-        groups=sources,
+        groups=[sample.group for sample in samples],
         folds=folds,
         c=c,
     )
-    return result, _notes(features, sources, set(result.videos))
-
-
-def _with_files(videos: "Sequence[str]", groups: "Sequence[str | None]") -> "list[str | None]":
-    """The groups, and where there is none, that of the segments of one file: the file."""
-    from pseudo3d.video.segments import split_segment
-
-    parts = [split_segment(video) for video in videos]
-    divided = {file for file, segment in parts if segment is not None}
-    return [group or (file if file in divided else None) for group, (file, _) in zip(groups, parts, strict=True)]
-
-
-def _notes(features: "FeatureStore", groups: "Sequence[str | None]", tested: set[str]) -> tuple[str, ...]:
-    """What makes the number better than it is: videos that the network, or under another name the SVM, has seen."""
-    from pseudo3d.data.annotations import Sample
-    from pseudo3d.evaluation.honesty import check_content, check_copies, check_not_trained_on
-
-    videos, files = features.videos, features.sources
-    rows = [row for row, video in enumerate(videos) if video in tested]
+    sources, tested = features.sources, set(result.videos)
+    rows = [row for row, sample in enumerate(samples) if sample.path in tested]
     seen = check_not_trained_on(
-        features.info, [Sample(videos[row]) for row in rows], sources=[files[row] for row in rows], refuse=False
+        features.info, [samples[row] for row in rows], sources=[sources[row] for row in rows], refuse=False
     )
-    samples = [
-        Sample(video, None, split, group) for video, split, group in zip(videos, features.splits, groups, strict=True)
-    ]
-    copies = check_content(samples, files, refuse=False) if any(features.splits) else check_copies(samples, files)
-    return (*seen, *copies)
+    return result, (*seen, *copies_footnotes(samples, sources))
 
 
 def _write(

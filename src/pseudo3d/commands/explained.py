@@ -86,3 +86,23 @@ def file_stems(titles: Sequence[str], first: int = 0) -> list[str]:
 def class_stem(model: "VideoModel", number: int) -> str:
     """What the files of a class are called: always the same, and never as those of another class of the network."""
     return file_stems(model.class_names)[number] if model.class_names else class_title(model, number)
+
+
+def check_not_taken(out: "Path", names: Sequence[str]) -> None:
+    """Refuse names in ``out`` that files of somebody else have, before any work is done.
+
+    Args:
+        out: the folder.
+        names: of the pictures to come, such as "boxing.gif".
+
+    Raises:
+        Pseudo3dError: a file, or the first of these names.
+    """
+    from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.visualize.animation import is_ours
+
+    if out.exists() and not out.is_dir():
+        raise Pseudo3dError(f"{out}: is a file; give a folder for --out")
+    taken = [name for name in names if (out / name).exists() and not is_ours(out / name)]
+    if taken:
+        raise Pseudo3dError(f"--out {out}: {taken[0]} is there and not of p3d visualize; choose another folder")

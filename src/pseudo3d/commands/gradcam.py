@@ -85,9 +85,9 @@ def _stems(videos: Sequence[str], out: Path) -> list[Path]:
     """What the results of each video are called: its name; with a number where two are called the same.
 
     Raises:
-        Pseudo3dError: a result would take the place of one of the videos.
+        Pseudo3dError: a result would take the place of somebody's file.
     """
-    from pseudo3d.commands.explained import file_stems
+    from pseudo3d.commands.explained import check_not_taken, file_stems
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.video.segments import file_of, find_segment
 
@@ -101,6 +101,7 @@ def _stems(videos: Sequence[str], out: Path) -> list[Path]:
         written = stem.with_name(f"{stem.name}.mp4")
         if written.resolve() in sources:
             raise Pseudo3dError(f"--out {out}: {written} is one of the videos and would be overwritten; choose another")
+    check_not_taken(out, [f"{stem.name}{suffix}" for stem in stems for suffix in (".mp4", ".png")])
     return stems
 
 

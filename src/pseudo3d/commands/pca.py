@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pseudo3d.data.annotations import Sample, SampleList
+    from pseudo3d.data.official import OfficialSet
     from pseudo3d.evaluation.reduction import Reduction
     from pseudo3d.features.store import FeatureStore, SourceFile
 
@@ -65,22 +66,24 @@ def pca(
         data: folder of the data set.
         lists: folder of its lists, if they are not in --data.
         splits: which of its splits, as 1,2,3; all unless given.
-        allow_missing: leave out videos of the official lists that a store lacks, and count them.
+        allow_missing: leave out videos of the official lists that a store or --data lacks, and count them.
         groups: file of `path group` lines, when a store does not know the sources.
         folds: of the cross-validation.
         c: the SVM's constant (the paper states none; 1 is ours), or cv: chosen on the training videos of each SVM.
     """
     from pseudo3d.commands.output import print_table
+    from pseudo3d.commands.protocol_sets import notes_of
     from pseudo3d.evaluation.svm_solver import given_footnote
     from pseudo3d.visualize.outputs import check_pictures
 
     _check_options(stores, layer, names, folds, c)
     check_pictures(out, "pca")
     official = _official(dataset, data, lists, splits, groups)
-    read = partial(_read, lists=official, groups=groups, allow_missing=allow_missing)
+    said = [note for each in official for note in notes_of(each, from_store=True, allow_missing=allow_missing)]
+    read = partial(_read, lists=[each.samples for each in official], groups=groups, allow_missing=allow_missing)
     layers = layer * len(stores) if len(layer) == 1 else layer
     curves, notes = _measure(read, stores, layers, names, partial(_accuracies, dims=dims, folds=folds, c=c))
-    notes += given_footnote(c)
+    notes = [*dict.fromkeys(said), *notes, *given_footnote(c)]
     for path in _write(out, curves, notes, layers, stores, c):
         print(path)
     print_table(("", "dimensions", "accuracy"), _rows(curves))
@@ -123,7 +126,7 @@ def _check_options(
 
 def _official(
     dataset: str | None, data: Path | None, lists: Path | None, splits: str | None, groups: Path | None
-) -> list["SampleList"]:
+) -> list["OfficialSet"]:
     """The official lists that count, one for each split; none for the stores' own."""
     from pseudo3d.data.official import SPLITS, read_official
     from pseudo3d.errors import Pseudo3dError
@@ -137,16 +140,16 @@ def _official(
     if data is None:
         raise Pseudo3dError(f"--dataset {dataset} needs its folder: --data FOLDER")
     wanted = SPLITS.get(dataset, ("1",)) if splits is None else tuple(each.strip() for each in splits.split(","))
-    return [read_official(dataset, data, lists=lists, split=split).samples for split in wanted]
+    return [read_official(dataset, data, lists=lists, split=split) for split in wanted]
 
 
 def _read(
     place: str, layer: str, *, lists: list["SampleList"], groups: Path | None, allow_missing: bool
 ) -> list[_Videos]:
     """The videos of one line: once, or once for each official split."""
-    from pseudo3d.data.annotations import Sample, assign_groups, read_groups
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.honesty import check_sides
+    from pseudo3d.evaluation.own_labels import copies_footnotes, grouped_by_file, own_samples
     from pseudo3d.evaluation.representations import read_representations
     from pseudo3d.features.store import FeatureStore
 
@@ -159,10 +162,9 @@ def _read(
         raise Pseudo3dError(f"{place}: holds no features ({len(store.failures)} videos failed); extract some first")
     name = store.name if layer == "pool5" else f"{store.name}, {layer}"
     if not lists:
-        columns = zip(store.videos, store.labels, store.splits, store.groups, strict=True)
-        own = [Sample(*row) for row in columns]
-        own = own if groups is None else assign_groups(own, read_groups(groups))
-        notes = _trained_on(store, layer, own, None, store.sources)
+        own: Sequence[Sample] = own_samples(store, groups).samples
+        own = own if any(store.splits) else grouped_by_file(own)
+        notes = (*_trained_on(store, layer, own, None, store.sources), *copies_footnotes(own, store.sources))
         return [_of_samples(name, store.features(layer), own, len(store.failures), notes)]
     found = []
     for samples in lists:

@@ -164,7 +164,14 @@ def _notes_of_all(sets: "Mapping[str, OfficialSet]", protocol: Protocol, source:
     missing = {split: each.missing_from(protocol.sides) for split, each in sets.items()}
     differ = len(set(map(frozenset, missing.values()))) > 1
     for split, each in sets.items():
-        for note in notes_of(each, source, protocol.dead_links, missing[split]):
+        told = notes_of(
+            each,
+            from_store=bool(source.features),
+            allow_missing=source.allow_missing,
+            dead_links=protocol.dead_links,
+            missing=missing[split],
+        )
+        for note in told:
             yield f"split {split}: {note}" if differ and note not in each.notes else note
 
 

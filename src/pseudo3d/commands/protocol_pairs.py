@@ -49,7 +49,7 @@ def evaluate_pairs(
     asked |= {**data.asked(), **source.asked()}
     check_out(source.out, "aslan", asked)
     pairs = read_aslan(data.data, data.lists, view)
-    notes = notes_of(pairs, source)
+    notes = notes_of(pairs, from_store=bool(source.features), allow_missing=source.allow_missing)
     check_weights(source, pairs.samples)
     store = open_store(source, pairs.samples, wanted)
     found = read_representations(store, pairs.samples, wanted.layers, allow_missing=source.allow_missing)
@@ -121,14 +121,14 @@ def _with_features(pairs: "PairSet", found: "Representations") -> tuple["PairSet
         raise Pseudo3dError(f"fold {empty[0] + 1} has no pair of which both videos have features; extract them")
     kept = replace(
         pairs, samples=replace(pairs.samples, samples=tuple(found.samples)), first=first[there], second=second[there],
-        same=pairs.same[there], fold=pairs.fold[there],
+        same=pairs.same[there], fold=pairs.fold[there], number=pairs.number[there],
     )  # fmt: skip
     lost = int((~there).sum())
     return kept, (f"{lost} of {len(there)} pairs were left out for lack of features",) if lost else ()
 
 
 def _scores(pairs: "PairSet", said: "AslanResult") -> "Scores":
-    """The decisions on the tested pairs, each under its fold, number and files."""
+    """The decisions on the tested pairs, each under its fold, number there and files."""
     import numpy as np
 
     from pseudo3d.evaluation.aslan import pair_name
@@ -136,7 +136,8 @@ def _scores(pairs: "PairSet", said: "AslanResult") -> "Scores":
 
     paths = [sample.path for sample in pairs.samples.samples]
     names = tuple(
-        pair_name(pairs.fold[i] + 1, i + 1, paths[pairs.first[i]], paths[pairs.second[i]]) for i in said.tested
+        pair_name(pairs.fold[i] + 1, pairs.number[i], paths[pairs.first[i]], paths[pairs.second[i]])
+        for i in said.tested
     )
     truth = np.stack([~said.same, said.same], axis=1)
     return Scores(names, _KINDS, truth, np.stack([-said.decisions, said.decisions], axis=1), "decision")

@@ -63,13 +63,30 @@ def check_out(out: Path, protocol: str, asked: Mapping[str, Any]) -> None:
     before = read_result(out)
     if before.protocol != protocol:
         raise Pseudo3dError(f"{out}: holds a result of {before.protocol}; give another folder for --out")
+    reuse = f" (--features {out / 'features'} uses the features in it)" if (out / "features").exists() else ""
+    check_asked(out, before, asked, reuse)
+
+
+def check_asked(place: Path, before: "Result", asked: Mapping[str, Any], hint: str = "") -> None:
+    """Refuse to put a result in the place of one of other options.
+
+    Args:
+        place: of the one that is there.
+        before: it.
+        asked: what decides the result to come, in JSON types.
+        hint: what else may be done.
+
+    Raises:
+        Pseudo3dError: it names the first option that differs.
+    """
+    from pseudo3d.errors import Pseudo3dError
+
     then = before.facts.get("asked", {})
     for key in sorted({*then, *asked}):
         if then.get(key) != asked.get(key):
-            reuse = f" (--features {out / 'features'} uses the features in it)" if (out / "features").exists() else ""
             raise Pseudo3dError(
-                f"{out}: holds a result of other options: {key} was {_short(then.get(key))} and is "
-                f"{_short(asked.get(key))} now; give another folder for --out{reuse}"
+                f"{place}: holds a result of other options: {key} was {_short(then.get(key))} and is "
+                f"{_short(asked.get(key))} now; give another folder for --out{hint}"
             )
 
 

@@ -52,7 +52,8 @@ def leave_one_out(
     asked = {**data.asked(), **source.asked(), "c": c, "variant": variant}
     check_out(source.out, name, asked)
     official = read("")
-    names, notes = official.samples.class_names, notes_of(official, source)
+    names = official.samples.class_names
+    notes = notes_of(official, from_store=bool(source.features), allow_missing=source.allow_missing)
     check_weights(source, official.samples)
     wanted = _AUTHORS if variant == "authors" else Wanted(("pool5",))
     store = open_store(source, official.samples, wanted)

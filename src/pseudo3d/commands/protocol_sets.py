@@ -41,23 +41,21 @@ def labelled_set(source: "Source", data: Path | None, groups: Path | None, split
     Raises:
         Pseudo3dError: neither data nor a store, or what ``read_samples`` raises.
     """
-    from pseudo3d.data.annotations import Sample, SampleList, assign_groups, read_groups, read_samples
+    from pseudo3d.data.annotations import read_samples
     from pseudo3d.data.official import OfficialSet
     from pseudo3d.errors import Pseudo3dError
+    from pseudo3d.evaluation.honesty import left_out_footnote
+    from pseudo3d.evaluation.own_labels import own_samples
+    from pseudo3d.evaluation.representations import reasons_of_failure
     from pseudo3d.features.store import FeatureStore
 
+    notes: tuple[str, ...] = ()
     if data is not None:
         samples = read_samples(data, groups=groups)
     elif source.features:
         store = FeatureStore(source.features[0])
-        rows = zip(store.videos, store.labels, store.splits, store.groups, strict=True)
-        listed = []
-        for video, label, side, group in rows:
-            first, *more = (None,) if label is None else label.split("|")
-            listed.append(Sample(video, first, side, group, tuple(str(each) for each in more)))
-        if groups is not None:
-            listed = assign_groups(listed, read_groups(groups))
-        samples = SampleList(Path(store.info.get("root") or "."), tuple(listed))
+        samples = own_samples(store, groups)
+        notes = left_out_footnote([f"{video}: {why}" for video, why in reasons_of_failure(store).items()])
     else:
         raise Pseudo3dError("--data must be given with --weights: a folder of labelled videos or a list")
     sides = {sample.split for sample in samples.samples}
@@ -66,7 +64,7 @@ def labelled_set(source: "Source", data: Path | None, groups: Path | None, split
         told = (replace(each, split="test" if each.split == judged else each.split) for each in samples.samples)
         samples = replace(samples, samples=tuple(told))
     title = f"{data if data is not None else source.features[0]}, {judged + ' split' if judged else 'all videos'}"
-    return OfficialSet("hits", title, samples)
+    return OfficialSet("hits", title, samples, notes=notes)
 
 
 def check_weights(source: "Source", tested: "SampleList", number: int = 0) -> None:
@@ -169,7 +167,9 @@ def check_class_orders(named: Iterable[tuple[str, Sequence[str] | None]]) -> Non
 
 def notes_of(
     official: "OfficialSet | PairSet",
-    source: "Source",
+    *,
+    from_store: bool,
+    allow_missing: bool,
     dead_links: bool = False,
     missing: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
@@ -177,8 +177,9 @@ def notes_of(
 
     Args:
         official: the set.
-        source: whether videos may be missing, and whether features are there in their place.
-        dead_links: they may, since nobody has them any more.
+        from_store: features are there in the place of videos.
+        allow_missing: somebody has allowed that videos are missing.
+        dead_links: they may be in any case, since nobody has them any more.
         missing: those of ``official.missing`` that would be used; None: all of them.
 
     Raises:
@@ -192,11 +193,11 @@ def notes_of(
     missing = official.missing if missing is None else missing
     lists_alone = {split_segment(sample.path)[0] for sample in official.samples.samples} & set(official.missing)
     # with the lists alone the features were made elsewhere; the store says which are lacking
-    if not missing or (source.features and lists_alone):
+    if not missing or (from_store and lists_alone):
         return others
     what = f"{len(missing):,} videos of the official lists are not there"
-    if not (dead_links or source.allow_missing):
-        hint = "; or give the lists alone as --data, since --features needs no videos" if source.features else ""
+    if not (dead_links or allow_missing):
+        hint = "; or give the lists alone as --data, since a store needs no videos" if from_store else ""
         raise Pseudo3dError(
             f"{what} ({first_few(missing)}); get them, or leave them out with --allow-missing, which is told{hint}"
         )

@@ -261,7 +261,7 @@ def yupenn(*, data: _Data, source: _Source, c: Constant = 1.0, variant: _Variant
         data: the data set.
         source: where the features come from.
         c: the SVM's constant (the paper states none; 1 is ours), or cv: chosen anew without each video, which takes
-            12 times as long.
+            13 times as long.
         variant: plain: L2-normalised features. authors: as they tell of Dynamic Scene: frames of short edge 160,
             averaged with the mirror image, signed square root, then L2.
     """
@@ -279,7 +279,7 @@ def dynamic_scene(*, data: _Data, source: _Source, c: Constant = 1.0, variant: _
         data: the data set.
         source: where the features come from.
         c: the SVM's constant (the paper states none; 1 is ours), or cv: chosen anew without each video, which takes
-            12 times as long.
+            13 times as long.
         variant: authors: frames of short edge 160, averaged with the mirror image, signed square root, then L2.
             plain: L2-normalised features of the network's own frames.
     """

@@ -255,11 +255,11 @@ def evaluate_aslan(
         same: whether both show the same action.
         fold: of each pair, 0, 1, ...; View-1: 0 training, 1 test.
         c: the SVM's constant (the paper states none; 1 is ours), or "cv": chosen on training folds, each kept whole.
-        seed: of the SVM.
+        seed: of the parts that "cv" makes of a single training fold (View-1).
         view: 2 to report, 1 to develop.
         standardise: bring each number to mean 0 and deviation 1 over the training pairs before the L2 normalisation.
             The paper does not say that it does, and the numbers differ by orders of magnitude without.
-        jobs: threads and processes; None: as many as processors.
+        jobs: threads; None: as many as processors.
 
     Raises:
         Pseudo3dError: as for ``pair_similarities``; lists of different lengths, an empty fold, training pairs of one

@@ -6,7 +6,6 @@ activations, L2-normalised. Both end in ``Scores``, of which each protocol count
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,9 +17,8 @@ from pseudo3d.evaluation.metrics import classes_without_positives, hit_at_k, hit
 from pseudo3d.evaluation.results import Measurement
 from pseudo3d.evaluation.scores import Scores
 from pseudo3d.evaluation.svm import l2_normalised, out_of_fold_scores, svm_scores
-from pseudo3d.evaluation.svm_solver import chosen_footnote
+from pseudo3d.evaluation.svm_solver import Constant, chosen_footnote
 
-Constant = float | Literal["cv"]
 Measure = Callable[[Scores], dict[str, float]]
 
 
@@ -152,7 +150,7 @@ def svm_split(
         tested: "test" or "val".
         c: the SVM's constant, or "cv": chosen on the training videos alone, groups kept together.
         train_scores: score each training video, too, by an SVM trained without its fold: for fusion weights.
-        seed: of the SVM and the folds.
+        seed: of the folds of "cv" and of the training scores.
 
     Raises:
         Pseudo3dError: an empty side, a class without a training video, a label that is no class.

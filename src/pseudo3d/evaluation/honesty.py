@@ -141,7 +141,7 @@ def check_not_trained_on(
     one of those by its path, or by its content under another. Published weights have no such list.
 
     Args:
-        facts_or_run: ``FeatureStore.info``, ``Representations.facts``, or the weights or the run themselves.
+        facts_or_run: ``FeatureStore.info``, or the weights or the run themselves.
         test: the test videos.
         root: the folder that their paths start from; None: the root that the facts name, if any.
         sources: of each test video, as ``Representations.sources`` has them; without, the files are read where they

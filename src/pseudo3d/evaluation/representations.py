@@ -14,20 +14,6 @@ from pseudo3d.errors import Pseudo3dError, first_few, printable
 from pseudo3d.features.mapped import mapped_nameless
 from pseudo3d.features.store import MAPPED_FROM, FeatureStore, SourceFile
 
-_KEPT = (
-    "architecture",
-    "weights",
-    "preprocessing",
-    "sampler",
-    "seed",
-    "clips",
-    "mirror",
-    "dtype",
-    "engine",
-    "device",
-    "root",
-    "made_with",
-)
 _NETWORK = ("architecture", "weights", "preprocessing", "sampler", "seed", "clips", "mirror", "class_names")
 
 
@@ -40,7 +26,6 @@ class Representations:
         features: by layer, float32 (videos, dim), finite; a layer with a shape is flat. Above 1 GiB it is mapped from a
             file.
         left_out: "path: reason" of each video of the list without features.
-        facts: JSON values: the store, and what it says of the network and the clips.
         videos: what the store calls each of ``samples``.
         sources: the file that each was made of, as far as the store knows it.
     """
@@ -48,7 +33,6 @@ class Representations:
     samples: tuple[Sample, ...]
     features: dict[str, Float32[np.ndarray, "videos dim"]]
     left_out: tuple[str, ...]
-    facts: dict[str, Any]
     videos: tuple[str, ...] = ()
     sources: tuple[SourceFile, ...] = ()
 
@@ -89,11 +73,11 @@ def read_representations(
     paths = [sample.path for sample in samples.samples]
     _check_paths(paths)
     place = {video: number for number, video in enumerate(store.videos)}
-    failures = store.failures
+    failures = reasons_of_failure(store)
     fits, doubtful = match_paths(paths, [*place, *failures])
     _check_any(store, paths, fits, doubtful)
     there = [sample for sample in samples.samples if fits.get(sample.path) in place]
-    left_out = _left_out(store, paths, fits, place, failures)
+    left_out = _left_out(paths, fits, place, failures)
     if left_out and (not allow_missing or not there):
         raise Pseudo3dError(
             f"{store.location}: {len(left_out)} of {len(paths)} videos have no features ({first_few(left_out, 2)}); "
@@ -103,14 +87,7 @@ def read_representations(
     row_of = {video: number for number, video in enumerate(videos)}
     features = {layer: _rows(store, layer, row_of) for layer in layers}
     sources = store.sources
-    facts = {
-        "store": store.location,
-        "layers": list(layers),
-        **{key: store.info[key] for key in _KEPT if key in store.info},
-    }
-    return Representations(
-        tuple(there), features, left_out, facts, videos, tuple(sources[place[video]] for video in videos)
-    )
+    return Representations(tuple(there), features, left_out, videos, tuple(sources[place[video]] for video in videos))
 
 
 def _check_paths(paths: Sequence[str]) -> None:
@@ -198,7 +175,6 @@ def _check_any(store: FeatureStore, paths: Sequence[str], fits: Mapping[str, str
 
 
 def _left_out(
-    store: FeatureStore,
     paths: Sequence[str],
     fits: Mapping[str, str],
     place: Mapping[str, int],
@@ -211,10 +187,14 @@ def _left_out(
         if video in place:
             continue
         reason = failures.get(video, "not in the store") if video is not None else "not in the store"
-        # the reason of an extraction begins with the path of the file
-        beginning = f"{store.info.get('root', '')}/{video}: "
-        told.append(f"{path}: {reason.removeprefix(beginning)}")
+        told.append(f"{path}: {reason}")
     return tuple(told)
+
+
+def reasons_of_failure(store: FeatureStore) -> dict[str, str]:
+    """Why videos of a store have no features, without the path of the file that an extraction's reason begins with."""
+    root = store.info.get("root", "")
+    return {video: reason.removeprefix(f"{root}/{video}: ") for video, reason in store.failures.items()}
 
 
 def _rows(store: FeatureStore, layer: str, row_of: Mapping[str, int]) -> Float32[np.ndarray, "videos dim"]:
@@ -251,7 +231,7 @@ def check_same_network(
     """Refuse features of different networks, or of clips taken in different ways, as if they were of one kind.
 
     Args:
-        stores_or_facts: stores, or what ``FeatureStore.info`` or ``Representations.facts`` say of them.
+        stores_or_facts: stores, or what ``FeatureStore.info`` or ``Result.facts`` say of them.
         same_weights: False where each split has a network of its own, trained on its training side.
 
     Raises:

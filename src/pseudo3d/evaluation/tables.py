@@ -71,8 +71,7 @@ class Layout:
 
 _OF_THREE = "the printed numbers are means of 3 splits"
 _CLASSES = {  # of the whole data set
-    "ucf101-network": 101, "ucf101-svm": 101, "sports1m": 487, "activitynet-network": 200, "activitynet-svm": 200,
-    "yupenn": 14, "dynamic-scene": 13, "bench-table1": 101,
+    "ucf101": 101, "sports1m": 487, "activitynet": 200, "yupenn": 14, "dynamic-scene": 13, "bench-table1": 101,
 }  # fmt: skip
 
 _ACCURACY = (("accuracy", "%", 1), ("video hit@1", "%", 1))
@@ -287,12 +286,18 @@ def _measured(result: Result, layout: Layout) -> _Measured:
         found, footnote = _found(result, column, layout)
         cells.append(_own_cell(result, column, found))
         footnotes += [footnote] if found is not None and footnote else []
-    classes, all_classes = result.facts.get("classes"), _CLASSES.get(result.protocol)
+    classes, all_classes = result.facts.get("classes"), _CLASSES.get(_data_of(result))
     if all_classes is not None and classes not in (None, all_classes):
         footnotes.append(f"measured on {classes} classes; the printed numbers are of {all_classes}")
     network = tuple(result.facts.get(key) for key in ("architecture", "weights", "variant"))
     footnotes = list(dict.fromkeys((*footnotes, *result.footnotes)))
     return _Measured(result.name, tuple(cells), tuple(footnotes), network, _heading(result, layout))
+
+
+def _data_of(result: Result) -> str:
+    """What a result is of: the data set without the way to a class; of a fusion that of the fused runs."""
+    told = result.facts.get("data") if result.protocol == "fusion" else result.protocol
+    return str(told).removesuffix("-network").removesuffix("-svm")
 
 
 def _heading(result: Result, layout: Layout) -> str:
@@ -384,13 +389,13 @@ def _own_table(results: Sequence[Result]) -> Table:
         raise Pseudo3dError(f"the table {OWN!r} shows what was measured: give the folders of runs")
     keys = list(dict.fromkeys((each.metric, each.split) for result in results for each in result.measurements))
     rows = []
-    for result in results:
+    for number, result in enumerate(results):
         cells = []
         for metric, split in keys:
             found = result.measurement(metric, split)
             unit = "%" if metric in SHARES else ""
             cells.append(Cell() if found is None else _number_cell(found, unit, 2 if unit == "" else 1))
-        rows.append(_Measured(result.name, tuple(cells), result.footnotes))
+        rows.append(_Measured(result.name, tuple(cells), result.footnotes, network=number))  # each its own row
     columns = [
         f"{metric}, {f'split {split}' if split.isdecimal() else split}" if split else metric for metric, split in keys
     ]

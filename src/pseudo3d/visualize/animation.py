@@ -8,9 +8,13 @@ import numpy as np
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pseudo3d import files
 from pseudo3d.errors import Pseudo3dError
+
+MADE_BY = "p3d visualize"
+"""In the metadata of each picture, by which it is known again (``is_ours``)."""
 
 _GAP = 4  # pixels between the frames of a sheet
 
@@ -36,8 +40,9 @@ def save_gif(frames: UInt8[np.ndarray, "T H W 3"], path: str | Path, *, fps: flo
     path = _ready(path)
     with files.replacing(path) as temporary:
         pictures[0].save(
-            temporary, format="gif", save_all=True, append_images=pictures[1:], duration=round(100 / fps) * 10, loop=0
-        )
+            temporary, format="gif", save_all=True, append_images=pictures[1:], duration=round(100 / fps) * 10, loop=0,
+            comment=MADE_BY.encode(),
+        )  # fmt: skip
     return path
 
 
@@ -59,7 +64,7 @@ def save_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: str | Path, *, fps: flo
         raise Pseudo3dError(f"H.264 takes frames of at least 2x2, got {frames.shape[1]}x{frames.shape[2]}")
     path = _ready(path)
     with files.replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        file.metadata["title"] = path.stem
+        file.metadata.update(title=path.stem, comment=MADE_BY)
         stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": str(crf), "movflags": "+faststart"}
@@ -88,10 +93,37 @@ def save_sheet(frames: UInt8[np.ndarray, "T H W 3"], path: str | Path, *, column
     for i, frame in enumerate(frames):
         top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
         sheet[top : top + height, left : left + width] = frame
-    path = _ready(path)
+    return save_png(Image.fromarray(sheet), path)
+
+
+def save_png(picture: Image.Image, path: str | Path) -> Path:
+    """A PNG that ``is_ours`` knows again; its folder is made if missing."""
+    path, told = _ready(path), PngInfo()
+    told.add_text("Software", MADE_BY)
     with files.replacing(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="png")
+        picture.save(temporary, format="png", pnginfo=told)
     return path
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a GIF, MP4 or PNG was written by this module.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     is_ours(save_sheet(np.zeros((1, 8, 8, 3), np.uint8), f"{folder}/a.png"))
+        True
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".mp4":
+            with av.open(str(path)) as file:
+                return file.metadata.get("comment") == MADE_BY
+        with Image.open(path) as picture:
+            told = picture.info.get("Software" if path.suffix == ".png" else "comment")
+    except (OSError, av.FFmpegError):
+        return False
+    return told in (MADE_BY, MADE_BY.encode())
 
 
 def _check(frames: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw
 
-from pseudo3d import files
+from pseudo3d.visualize.animation import save_png
 from pseudo3d.visualize.contact_sheet import clock, sheet_font, shortened
 from pseudo3d.visualize.gradcam import overlay
 
@@ -60,11 +60,7 @@ def save_gradcam_sheet(
             )
         draw.text((left, y + height + 0.15 * text), clock(times[i]), fill=_INK, font=font)
     _draw_scale(sheet, float(maps.max()), text, (gap, top + rows * row))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
-        sheet.save(temporary, format="png")
-    return path
+    return save_png(sheet, path)
 
 
 def _with_highest(maps: np.ndarray, chosen: np.ndarray) -> Float32[np.ndarray, "shown H W"]:

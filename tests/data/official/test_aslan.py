@@ -74,6 +74,8 @@ def test_a_video_that_is_not_there_takes_its_pairs_along(aslan, tmp_path):
     names = [s.path for s in pairs.samples.samples]
     assert [names[i] for i in pairs.second] == [f"{i + 1:04}.avi" for i in whole.second[kept]]
     assert np.array_equal(pairs.fold, whole.fold[kept])
+    assert np.array_equal(whole.number, np.tile(np.arange(1, 13), 10))
+    assert np.array_equal(pairs.number, whole.number[kept])  # each keeps its own
     assert any(f"{(~kept).sum()} of 120 pairs lack a video" in note for note in pairs.notes)
     for path in sorted(tmp_path.iterdir())[2:]:
         path.unlink()

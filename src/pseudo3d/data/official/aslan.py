@@ -38,6 +38,7 @@ class PairSet:
         second: (pairs,) place of the other.
         same: (pairs,) whether both show the same action.
         fold: (pairs,) View-2: 0 to 9; View-1: 0 for training, 1 for testing.
+        number: (pairs,) place in the official list of its fold, from 1, whatever other pairs are left out.
         missing: names of videos that pairs have and the disk has not.
         notes: what was recognised and what is odd, one line each.
         mislabelled: pairs that are marked otherwise than their actions say, each with what is wrong with it.
@@ -48,6 +49,7 @@ class PairSet:
     second: Int64[np.ndarray, "pairs"]
     same: Bool[np.ndarray, "pairs"]
     fold: Int64[np.ndarray, "pairs"]
+    number: Int64[np.ndarray, "pairs"]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     mislabelled: tuple[tuple[str, str], ...] = ()
@@ -115,28 +117,30 @@ def read_aslan(folder: str | Path, lists: str | Path | None = None, view: Litera
     _check_apart(folds, place)
     pairs = np.concatenate(folds)
     fold = np.repeat(np.arange(len(folds)), [len(one) for one in folds])
+    number = np.concatenate([np.arange(1, len(one) + 1) for one in folds])
     ids = np.unique(pairs[:, :2]).tolist()
     files = VideoFiles(folder)
-    found = {number: _file_of(files, number) for number in ids}
-    missing = tuple(f"{number:04}.avi" for number, path in found.items() if path is None)
+    found = {each: _file_of(files, each) for each in ids}
+    missing = tuple(f"{each:04}.avi" for each, path in found.items() if path is None)
     if len(missing) == len(ids):
-        found = {number: f"{number:04}.avi" for number in ids}
-    paths = {number: path for number, path in found.items() if path is not None}
+        found = {each: f"{each:04}.avi" for each in ids}
+    paths = {each: path for each, path in found.items() if path is not None}
     kept = np.isin(pairs[:, 0], list(paths)) & np.isin(pairs[:, 1], list(paths))
-    for number in range(len(folds)):
-        if not kept[fold == number].any():
+    for i in range(len(folds)):
+        if not kept[fold == i].any():
             raise Pseudo3dError(
-                f"fold {number + 1} of {len(folds)} has no pair of which both videos are below {files.folder} (without "
+                f"fold {i + 1} of {len(folds)} has no pair of which both videos are below {files.folder} (without "
                 f"{first_few(missing)}); bring the videos there"
             )
     mislabelled = tuple(_mislabelled(folds))
     notes = [*_count_notes(folds, len(mislabelled), view), *disk_notes(files, missing, len(ids))]
     if not kept.all():
         notes.append(f"{(~kept).sum():,} of {len(kept):,} pairs lack a video and are left out")
-    place_of = {number: i for i, number in enumerate(paths)}
-    first, second = (np.array([place_of[number] for number in pairs[kept, side].tolist()], np.int64) for side in (0, 1))
+    place_of = {each: i for i, each in enumerate(paths)}
+    first, second = (np.array([place_of[each] for each in pairs[kept, side].tolist()], np.int64) for side in (0, 1))
     samples = SampleList(files.folder, tuple(Sample(path) for path in paths.values()))
-    return PairSet(samples, first, second, pairs[kept, 2] == 1, fold[kept], missing, tuple(notes), mislabelled)
+    same = pairs[kept, 2] == 1
+    return PairSet(samples, first, second, same, fold[kept], number[kept], missing, tuple(notes), mislabelled)
 
 
 def _matrix(path: Path) -> np.ndarray:

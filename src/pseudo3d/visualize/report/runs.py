@@ -20,7 +20,7 @@ from pseudo3d.video.segments import file_of
 WORST = 200
 """Mistakes of each score file that are always on the page, however many videos are left out."""
 
-_SCORES = re.compile(r"scores(?:-(\w+))?\.parquet")
+_SCORES = re.compile(r"scores(?:-(\d+))?\.parquet")  # and no scores-1-train.parquet
 _PICTURES = (".gif", ".png")
 
 
@@ -119,7 +119,7 @@ class Run:
     @property
     def of_pairs(self) -> bool:
         """Whether scores are of pairs of videos (ASLAN)."""
-        return self.result.protocol == "aslan"
+        return "aslan" in (self.result.protocol, self.result.facts.get("data"))  # data: of a fusion
 
     def paths(self, video: str) -> tuple[str, ...]:
         """What a name in the scores is of: one path, or of a pair two."""
