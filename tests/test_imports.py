@@ -12,10 +12,10 @@ import pseudo3d
 
 SOURCE = Path(pseudo3d.__file__).parent
 # Bottom to top. A module imports from lower rows and from its own package only. `errors`, `choices` (words that several
-# parts take as arguments), `nearest` (names that were meant) and `files` know nothing of videos; `commands` is the
-# inside of `cli`, so that the two count as one.
+# parts take as arguments), `nearest` (names that were meant), `cpus` and `files` know nothing of videos; `commands` is
+# the inside of `cli`, so that the two count as one.
 ROWS = (
-    ("errors", "choices", "nearest"),
+    ("errors", "choices", "nearest", "cpus"),
     ("clip", "preprocessing", "files"),
     ("video", "models"),
     ("inference", "data", "weights"),

@@ -145,6 +145,13 @@ def test_the_device_of_a_config_counts(calls, two_classes, tmp_path):
     assert calls == {"launch": (2, [*args, "--device", "cpu"])}
 
 
+def test_a_scheduler_that_speaks_of_one_process(calls, two_classes, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    args = ["--data", str(two_classes), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert p3d_train(*args, "--gpus", 2) == 3
+    assert calls["launch"][0] == 2
+
+
 def test_wrong_options_are_told_before_processes_start(calls, two_classes, tmp_path, capsys):
     args = ("train", "--data", two_classes, "--out", tmp_path / "run", "--gpus", 2)
     assert "--epochs must be at least 1" in mistake(capsys, *args, "--epochs", 0)

@@ -10,7 +10,7 @@ from pseudo3d import Preprocessing, Pseudo3dError, VideoError, read_video
 from pseudo3d.data import dataset
 from pseudo3d.data.annotations import Sample, SampleList
 from pseudo3d.data.augmentation import Augmentation
-from pseudo3d.data.dataset import TrainingClips, check_bad, label_indices, label_sets, load, make_loader
+from pseudo3d.data.dataset import TrainingClips, check_bad, label_sets, load, make_loader
 from pseudo3d.data.sampler import ClipKey, StepSampler
 from pseudo3d.video.index import IndexCache
 
@@ -150,22 +150,15 @@ def test_several_labels_share_the_target_evenly(clips):
     assert {target.dtype for target in targets} == {np.dtype(np.float32)}
 
 
-def test_label_indices_and_sets():
+def test_label_sets():
     samples = SampleList(None, (Sample("a", "10"), Sample("b", "9"), Sample("c", "10")))
-    assert label_indices(samples).tolist() == [1, 0, 1]
-    assert label_indices(samples).dtype == np.int64
     assert label_sets(samples).tolist() == [[False, True], [True, False], [False, True]]
     several = SampleList(None, (Sample("a", "x"), Sample("b", "z", more_labels=("x", "y"))))
     assert several.class_names == ("x", "y", "z")
     assert label_sets(several).tolist() == [[True, False, False], [True, True, True]]
-    with pytest.raises(Pseudo3dError, match=r"1 videos have several labels \(b: z, x, y\), and one is needed here"):
-        label_indices(several)
     for unknown in (Sample("b"), Sample("b", "y"), Sample("b", "x", more_labels=("y",))):
-        for read in (label_indices, label_sets):
-            with pytest.raises(ValueError, match=r"b has no label among|1 videos have several labels"):
-                read(SampleList(None, (Sample("a", "x"), unknown), ("x",)))
-    with pytest.raises(ValueError, match=r"b has no label among \('x',\)"):
-        label_sets(SampleList(None, (Sample("a", "x"), Sample("b"))))
+        with pytest.raises(ValueError, match=r"b has no label among \('x',\)"):
+            label_sets(SampleList(None, (Sample("a", "x"), unknown), ("x",)))
 
 
 # --- Bad videos -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch.nn as nn
 from tiny import SMALL, mistake, names, small_config, write_two_classes
 
 from pseudo3d import Pseudo3dError
@@ -15,6 +16,7 @@ from pseudo3d.training.distributed import SINGLE
 from pseudo3d.training.dry_run import dry_run
 from pseudo3d.training.loop import make_trainer
 from pseudo3d.training.sides import split_samples
+from pseudo3d.training.step import Stepper
 from pseudo3d.video import index
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def eight(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for name in ("dry_run", "trainer"):
+        monkeypatch.setattr(f"pseudo3d.training.{name}.available_cpus", lambda: 8)
 
 
 @pytest.fixture
@@ -78,6 +81,17 @@ def test_a_bad_video_of_the_batch_is_named(tmp_path, indexed):
     assert re.search(r"^cannot be read, another video took its place: .*bad\.mp4: is not a video", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_is_looked_at_before_the_steps_and_compiling_is_no_step(samples, monkeypatch, compiled):
+    done, room, step = [], module.check_room, Stepper.step
+    monkeypatch.setattr(module, "check_room", lambda trainer: done.append("room") or room(trainer))
+    monkeypatch.setattr(Stepper, "step", lambda self, *args: done.append("step") or step(self, *args))
+    monkeypatch.setattr(nn.Module, "compile", lambda self: done.append("compile"))
+    text = dry_run(samples, small_config(compile=compiled))
+    assert done == [*(["compile"] if compiled else []), "room", *["step"] * (3 if compiled else 2)]
+    assert re.search(r"memory for a step: about \d+\.\d GiB, \d+\.\d GiB are free", text)
+
+
 def test_workers_are_not_started(samples, monkeypatch):
     """Their start would be most of what is measured: the batch is loaded by this process."""
     real, drawn = TrainingClips._draw, []
@@ -102,7 +116,7 @@ def test_workers_are_not_started(samples, monkeypatch):
 )
 def test_what_a_run_would_take(samples, tmp_path, workers, step, video):
     config = small_config(workers=workers, epochs=5, val_every=2, test_clips=20, val_clips=5)
-    trainer = make_trainer(samples, config, tmp_path, SINGLE, look=False)
+    trainer = make_trainer(samples, config, tmp_path, SINGLE)
     seconds = module._Seconds(looking=10.0, loading=6.0, stepping=3.0, opening=7.0, reading=4.0, scoring=0.5)
     text = "\n".join(module._times(trainer, seconds))
     val, test = len(trainer.sides.val), len(trainer.sides.test)

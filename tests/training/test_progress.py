@@ -2,6 +2,7 @@ import logging
 import re
 import sys
 import warnings
+from functools import partial
 
 import pytest
 from tiny import small_config
@@ -177,7 +178,7 @@ def test_a_short_look_and_a_quiet_one_say_nothing(capsys, monkeypatch):
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_terminal_shows_how_far_the_first_look_is(samples, tmp_path, capsys, monkeypatch, quiet):
     monkeypatch.setenv("PSEUDO3D_CACHE", str(tmp_path / "cache"))
-    make_trainer(samples, small_config(), tmp_path / "run", SINGLE, quiet=quiet)
+    make_trainer(samples, small_config(), tmp_path / "run", SINGLE).look(partial(looking_at, quiet=quiet))
     err = plain(capsys.readouterr().err)
     assert bool(re.search(r"looking at the videos [━╸╺]+ +12/12 ", err)) != quiet
     assert quiet == (err == "")

@@ -20,6 +20,7 @@ import pseudo3d.training.loop as loop
 from pseudo3d import Pseudo3dError, VideoError, from_pretrained
 from pseudo3d.training.checkpoint import Checkpoints
 from pseudo3d.training.config import TrainConfig
+from pseudo3d.training.distributed import SINGLE, Group
 from pseudo3d.training.loop import train
 from pseudo3d.training.step import Stepper
 from pseudo3d.training.stopping import Interrupted
@@ -192,6 +193,77 @@ def test_a_refused_resume_leaves_everything_as_it_was(samples, tmp_path, monkeyp
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_another_run_of_the_same_folder_meanwhile(samples, tmp_path, monkeypatch):
+    """It may begin and end while this one looks at the videos: nothing of it is lost."""
+    out, real = tmp_path / "run", Trainer.look
+
+    def look(self, looking):
+        real(self, looking)
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "look", real)
+            train(samples, CONFIG, out, quiet=True)
+
+    monkeypatch.setattr(Trainer, "look", look)
+    with pytest.raises(Pseudo3dError, match="run: another process has trained there meanwhile; give the same command"):
+        train(samples, CONFIG, out, resume="auto", quiet=True)
+    assert Checkpoints(out / "checkpoints", 2).resumable()[0] == (4, out / "checkpoints" / "last")
+    shutil.rmtree(out)
+    with pytest.raises(Pseudo3dError, match="run: holds a training run already; go on with it by --resume auto"):
+        train(samples, CONFIG, out, quiet=True)
+    assert Checkpoints(out / "checkpoints", 2).resumable()[0] == (4, out / "checkpoints" / "last")
+
+
+class Told(Group):
+    """Process 0, to whom the others say other things than it says itself."""
+
+    def gather(self, obj):
+        return [obj, *self.others]
+
+
+def group_of(*others):
+    group = Told(0, 1 + len(others))
+    object.__setattr__(group, "others", others)
+    return group
+
+
+def test_machines_that_do_not_share_the_folder(samples, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    loop._check_shared(tmp_path / "run", group_of(True, True))
+    with pytest.raises(Pseudo3dError, match="run: process 2 does not see this folder of process 0; --out must be on a"):
+        loop._check_shared(tmp_path / "run", group_of(True, False))
+    trainer = loop.make_trainer(samples, CONFIG, tmp_path / "run", SINGLE)
+    trainer.state.step, trainer.group = 4, group_of(4)
+    loop._check_same_step(tmp_path / "last", trainer)
+    trainer.group = group_of(2)
+    with pytest.raises(Pseudo3dError, match=r"last: processes read different steps there \(2, 4\): the disk"):
+        loop._check_same_step(tmp_path / "last", trainer)
+
+
+def test_what_process_0_decides():
+    def refuse():
+        raise Pseudo3dError("no")
+
+    assert SINGLE.decided(lambda: 3) == 3
+    with pytest.raises(Pseudo3dError, match="no"):
+        SINGLE.decided(refuse)
+    second = Group(1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Group, "gather", lambda self, obj: [3, obj])
+        assert second.decided(refuse) == 3  # it is not asked itself
+        patch.setattr(Group, "gather", lambda self, obj: [Pseudo3dError("no"), obj])
+        with pytest.raises(Pseudo3dError, match="no"):
+            second.decided(lambda: 3)
+
+
+def test_workers_of_many_machines(samples, tmp_path, monkeypatch):
+    """Each machine's cores are divided among its own processes."""
+    monkeypatch.setattr("pseudo3d.training.trainer.available_cpus", lambda: 64)
+    config = replace(CONFIG, workers=None)
+    group = group_of()
+    object.__setattr__(group, "on_machine", (0, 8))
+    assert loop.make_trainer(samples, config, tmp_path / "run", group).workers == 7
+
+
 def test_only_what_a_run_has_made_is_removed_with_it(samples, tmp_path, monkeypatch):
     out = tmp_path / "mine"
     out.mkdir()
@@ -277,9 +349,9 @@ def test_what_was_left_open_is_decided_and_may_not_change(samples, tmp_path, mon
 def test_sigterm_before_the_first_step(samples, tmp_path, monkeypatch):
     """At once, and nothing is left, whether the folder is there already or not."""
     before = signal.getsignal(signal.SIGTERM)
-    for place in ("check_videos", "open_sinks"):
+    for place in ("trainer.check_videos", "loop.open_sinks"):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, place, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+            patch.setattr(f"pseudo3d.training.{place}", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
             with pytest.raises(
                 Interrupted, match=r"^SIGTERM: stopped, with no step in hand; .* --resume auto goes on$"
             ):

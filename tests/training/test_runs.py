@@ -9,6 +9,7 @@ import pytest
 from tiny import SMALL, names, p3d, sides_of, small_config, write_two_classes
 
 import pseudo3d.training.loop as loop
+import pseudo3d.training.trainer as trainer
 from pseudo3d import Pseudo3dError, VideoError, create_model, from_pretrained, save_pretrained
 from pseudo3d.cli import main
 from pseudo3d.data.annotations import read_samples
@@ -181,14 +182,14 @@ def test_bad_videos_can_be_left_out_and_are_counted(tmp_path, caplog, side):
 def test_videos_that_go_bad_later_are_counted_too(tmp_path, monkeypatch):
     """One is bad before the first step, another one when it is to be scored."""
     samples = on_sides(bad_samples(tmp_path, 6), bad="test")
-    real = loop.check_videos
+    real = trainer.check_videos
 
     def check(*args, **options):
         found = real(*args, **options)
         (tmp_path / "data" / "dark" / "dark0.mkv").write_text("no video")
         return found
 
-    monkeypatch.setattr(loop, "check_videos", check)
+    monkeypatch.setattr(trainer, "check_videos", check)
     result = train(samples, small_config(skip_bad=True), tmp_path / "run", quiet=True)
     left_out = reports_of(result.run)[-1]["videos left out"]
     assert [re.search(r"\w+\.\w+(?=: )", reason)[0] for reason in left_out] == ["bad.mp4", "dark0.mkv"]
@@ -234,6 +235,25 @@ def test_a_bad_training_video_is_replaced_and_named(tmp_path, caplog, workers):
     assert names(tmp_path) == ["data", "run"]
 
 
+def test_a_step_that_diverges_names_the_videos_that_were_shown(tmp_path, monkeypatch):
+    """And not the bad one that another took the place of."""
+    samples = on_sides(bad_samples(tmp_path, 6), bad="train")
+    shown = []
+
+    def step(self, batch, number, total):
+        shown.extend(batch.videos)
+        raise NotFiniteError("the loss became nan")
+
+    monkeypatch.setattr(Stepper, "step", step)
+    with pytest.raises(Pseudo3dError, match="the loss became nan in step 1"):
+        train(samples, small_config(max_bad=0.5, batch_size=7), tmp_path / "run", quiet=True)
+    _, *named = (tmp_path / "run" / "diverged.txt").read_text().splitlines()
+    trained = samples.split("train").samples
+    assert named == [trained[video].path for video in shown]
+    assert len(named) == 7
+    assert {sample.path for sample in trained} - set(named) == {"dark/bad.mp4"}
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
     """After the check, before its first clip: from another process too it is named once and another one is shown."""
@@ -242,7 +262,7 @@ def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
     good = tmp_path / "data" / "dark" / "dark3.mkv"
     noise = bad.read_bytes()
     bad.write_bytes(good.read_bytes())
-    real = loop.check_videos
+    real = trainer.check_videos
 
     def check(*args, **options):
         found = real(*args, **options)
@@ -251,7 +271,7 @@ def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "check_sides", lambda _: None)  # the same content twice
-        patch.setattr(loop, "check_videos", check)
+        patch.setattr(trainer, "check_videos", check)
         train(samples, small_config(workers=workers, max_bad=0.5, epochs=2), tmp_path / "run", quiet=True)
     assert caplog.text.count("bad.mp4: ") == 1
     assert "another video took its place" in caplog.text
@@ -259,7 +279,7 @@ def test_a_video_that_goes_bad_later(tmp_path, caplog, workers):
 
 def test_a_test_video_that_goes_bad_costs_no_weights(tmp_path, monkeypatch):
     samples = on_sides(bad_samples(tmp_path, 6), bad="test")
-    monkeypatch.setattr(loop, "check_videos", lambda sides, *_, **__: (sides, {}))
+    monkeypatch.setattr(trainer, "check_videos", lambda sides, *_, **__: (sides, {}))
     with pytest.raises(VideoError, match=r"bad\.mp4"):
         train(samples, small_config(val_fraction=0.0), tmp_path / "run", quiet=True)
     assert from_pretrained(tmp_path / "run" / "checkpoints" / "best").class_names == ("bright", "dark")

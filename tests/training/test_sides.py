@@ -11,6 +11,7 @@ from tiny import small_config, write_two_classes
 
 from pseudo3d import Pseudo3dError, VideoError, files
 from pseudo3d.data.annotations import Sample, SampleList, parse_csv, read_samples
+from pseudo3d.training import sides as sides_module
 from pseudo3d.training.distributed import Group
 from pseudo3d.training.sides import Sides, check_sides, check_videos, sides_to_csv, split_samples
 from pseudo3d.video import index
@@ -370,6 +371,20 @@ def test_processes_share_the_files_out(damaged, tmp_path, indexed, caplog):
     assert caplog.messages == told  # by the first process alone
     bad = [*names(sides.train, [1, 3]), *names(sides.test, [0])]  # of these there is no index to find
     assert sorted(name for name in indexed if name not in bad) == [name for name in files if name not in bad]
+
+
+def test_processes_meet_while_they_look(damaged, tmp_path, monkeypatch):
+    """Also with one that has nothing to do for long: it gives a sign of life with the others."""
+    sides = damaged(train=[1, 3], test=[0])
+    alone = check(sides, tmp_path / "alone", skip_bad=True, max_bad=0.5)
+    met, real = [], ThreadGroup.gather
+    monkeypatch.setattr(ThreadGroup, "gather", lambda self, obj: met.append(self.rank) or real(self, obj))
+    monkeypatch.setattr(sides_module, "_AT_ONCE", 3)
+    monkeypatch.setattr(sides_module, "_MEET_EVERY", 0.0)
+    results = check_in_group(sides, [(0, 1), (0, 1)], [tmp_path / "one", tmp_path / "other"])
+    assert results == [alone] * 2
+    rounds = -(-10 // 3) + -(-20 // 3)  # half of the 20 files each, then on each machine all of them
+    assert sorted(met) == [0] * rounds + [1] * rounds
 
 
 def test_every_machine_gets_an_index_of_its_own(damaged, tmp_path, indexed):

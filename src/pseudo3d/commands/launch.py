@@ -33,11 +33,7 @@ def launch(gpus: int, args: Sequence[str]) -> int:
     """
     _check_gpus(gpus, args)
     command = [sys.executable, "-m", "pseudo3d.commands.launch", "--standalone", "--nproc-per-node", str(gpus)]
-    environ = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // gpus)),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _TIME_TO_END,
-        **os.environ,
-    }
+    environ = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _TIME_TO_END, **os.environ}
     return run_forwarding([*command, "-m", "pseudo3d.cli", "train", *args], environ)
 
 

@@ -96,7 +96,7 @@ def run(args: Sequence[str]) -> int:
         config = _config(start, options)
         if dry_run:
             return _dry_run(data, groups, config)
-        if gpus is not None and "WORLD_SIZE" not in os.environ:  # which torchrun sets
+        if gpus is not None and os.environ.get("WORLD_SIZE", "1") == "1":  # which torchrun sets, and some schedulers
             return _launch(gpus, args, data, groups, config)
         said = _said(named, start, config)
         return _train(data, out, groups, config, said, resume=resume, tensorboard=tensorboard, wandb=wandb)

@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
@@ -224,22 +224,6 @@ def load(loader: DataLoader[TrainingClip | VideoError]) -> Generator[ClipBatch, 
             yield _valid(batch)
     finally:
         workers.close()
-
-
-def label_indices(samples: SampleList) -> Int64[np.ndarray, "samples"]:
-    """The class index of each sample.
-
-    Raises:
-        ValueError: a sample without a label.
-        Pseudo3dError: a sample with several.
-    """
-    several = [sample for sample in samples.samples if sample.more_labels]
-    if several:
-        raise Pseudo3dError(
-            f"{len(several)} videos have several labels ({several[0].path}: {', '.join(several[0].labels)}), and one "
-            "is needed here: keep one of each"
-        )
-    return np.array([places[0] for places in _label_places(samples)], np.int64)
 
 
 def label_sets(samples: SampleList) -> Bool[np.ndarray, "samples classes"]:

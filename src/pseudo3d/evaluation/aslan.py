@@ -4,7 +4,6 @@ Twelve similarities of two video representations (Kliper-Gross, Hassner, Wolf, T
 several layers, make one short vector of a pair; a linear SVM says of it "same" or "not same".
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.evaluation.metrics import mean_and_error, roc_auc
 from pseudo3d.evaluation.svm import SVM_C, l2_normalised, svm_scores
@@ -160,7 +160,7 @@ def pair_similarities(
     """
     _check_pairs(features, first, second)
     out = np.empty((len(first), len(SIMILARITIES) * len(features)))
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(jobs or available_cpus()) as pool:
         for i, (layer, values) in enumerate(features.items()):
             columns = out[:, i * len(SIMILARITIES) : (i + 1) * len(SIMILARITIES)]
 

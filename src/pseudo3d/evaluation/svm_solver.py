@@ -17,7 +17,6 @@ One class against the rest, squared hinge, L2 penalty, by scikit-learn's ``Linea
 """
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError
 
 SVM_C = 1.0  # the paper states no constant; this one is ours
@@ -74,7 +74,7 @@ def solve(
     for side in sides:
         _check_trainable(shown[side.train])
     classes = range(shown.shape[1])
-    with ThreadPoolExecutor(jobs or _cores()) as pool:
+    with ThreadPoolExecutor(jobs or available_cpus()) as pool:
         found = pool.map(lambda task: _one_class(x, shown[:, task[1]], task[0]), itertools.product(sides, classes))
         return [np.stack([next(found) for _ in classes], axis=1) for _ in sides]
 
@@ -90,10 +90,6 @@ def _check_trainable(shown: np.ndarray) -> None:
             )
         if count == len(both):
             raise Pseudo3dError(f"every training video shows class {k}: an SVM needs some that do not")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_class(x: np.ndarray, shown: np.ndarray, side: Side) -> np.ndarray:

@@ -1,8 +1,8 @@
 """How many decoder processes, and starting them before PyTorch is imported (which this file does not do)."""
 
-import os
 from typing import NamedTuple
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.video.pool import DecoderPool
 
 
@@ -35,5 +35,5 @@ def default_workers(gpu: bool = False) -> int:
         >>> 1 <= default_workers() <= default_workers(gpu=True)
         True
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cpus()
     return cores if gpu else min(cores, max(2, cores // 8))

@@ -31,7 +31,8 @@ class Optim:
         milestones: of "step", as shares of the run, rising.
         gamma: of "step": 0.1 divides by 10 (the paper), 0.5 halves (C3D).
         warmup_epochs: linear rise from zero at the start.
-        head_lr_scale: the head's weight learns this much faster, its bias twice that (10 and 20 in the release).
+        head_lr_scale: the head's weight learns this much faster, its bias twice that (10 and 20 in the release);
+            at 1 both learn as all others do.
         clip_grad_norm: gradients are scaled down to this norm; 0 for never.
     """
 
@@ -76,11 +77,12 @@ class TrainConfig:
             "none" counts every clip once.
         optim: the optimizer.
         augment: how training clips vary.
-        val_fraction: share of the training videos held out to choose the best epoch, unless the data have a "val"
-            split. Test videos never choose.
+        val_fraction: share of the training videos held out to choose the best epoch, unless the data have the splits
+            "val" and "test". Test videos never choose.
         val_clips: clips of each validation video.
         val_every: validate after every so many epochs, and always after the last.
-        test_fraction: share of the videos to test on, unless the data have a "test" split.
+        test_fraction: share of the videos to test on, unless the data have splits: then it is "test", or "val" where
+            there is no "test".
         test_clips: clips of each test video at the end (20 in the paper).
         max_bad: share of the training videos that may prove unreadable; each is reported and another one is shown in
             its place. Above it the run stops.
@@ -148,6 +150,8 @@ class TrainConfig:
             _check(name, getattr(self, name), 0, below=1)
         _check("test_fraction", self.test_fraction, 0, below=1, above=True)
         self._check_optim()
+        if self.compile and self.sync_bn:
+            raise Pseudo3dError("--compile cannot be combined with --sync-bn: leave one of them out")
         c3d = (self.model or "").startswith("c3d")  # has no batch norms
         for name in ("batch_size", "micro_batch"):
             if getattr(self, name) == 1 and not (self.freeze_bn or c3d):

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError, printable
 from pseudo3d.inference import choose_device
 
@@ -74,6 +75,19 @@ class Group:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, obj)
         return gathered
+
+    def decided(self, decide: Callable[[], Any]) -> Any:
+        """What process 0 decides, on every process; its Pseudo3dError is raised on every process, too."""
+        decision: Any = None
+        if self.is_main:
+            try:
+                decision = decide()
+            except Pseudo3dError as error:
+                decision = error
+        decision = self.gather(decision)[0]
+        if isinstance(decision, Pseudo3dError):
+            raise decision
+        return decision
 
     def barrier(self) -> None:
         """Go on when all have come here."""
@@ -195,11 +209,6 @@ def _share_threads(local_size: int) -> None:
     # torchrun sets OMP_NUM_THREADS to 1 where it is not set, which leaves most cores idle; so 1 is not taken as said.
     if local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, available_cpus() // local_size))
-
-
-def available_cpus() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _join(rank: int, size: int, device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """Before a run costs hours: whether its steps fit into memory, and what one step is like (``p3d train --dry-run``)."""
 
 import itertools
-import os
 import statistics
 import tempfile
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import ClipBatch, TrainingClips, load, make_loader
 from pseudo3d.errors import Pseudo3dError, first_few
@@ -45,14 +45,18 @@ _TEST_VIDEOS = 3  # to read in a dry run
 Result = TypeVar("Result")
 
 
-def check_room(trainer: "Trainer") -> int:
+class Room(NamedTuple):
+    """Bytes that a step is expected to take, and that this process may take; None where nobody knows."""
+
+    needed: int
+    available: int | None
+
+
+def check_room(trainer: "Trainer") -> Room:
     """Refuse a run whose steps do not fit into memory, before its first step.
 
     Args:
         trainer: before its first step.
-
-    Returns:
-        Bytes that a step is expected to take.
 
     Raises:
         Pseudo3dError: they do not fit, or memory ran out in finding out; it says which --micro-batch does.
@@ -69,9 +73,9 @@ def check_room(trainer: "Trainer") -> int:
         need = measure_need(stepper.model, loss_of, clips=smallest, optimizer=config.optim.name)
     available = available_memory(stepper.device)
     if available is not None and stepper.device.type == "cpu":
-        available //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of a group that share this machine
+        available //= trainer.group.on_machine[1]
     check_memory(need, clips, available, smallest=smallest)
-    return need.of(clips)
+    return Room(need.of(clips), available)
 
 
 def dry_run(samples: SampleList, config: TrainConfig) -> str:
@@ -93,7 +97,8 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
     from pseudo3d.training.loop import make_trainer
 
     with tempfile.TemporaryDirectory() as folder, too_little_beside_explained():
-        trainer = make_trainer(samples, config, Path(folder), SINGLE, look=False)
+        trainer = make_trainer(samples, config, Path(folder), SINGLE)
+        room = check_room(trainer)
         batch, looking, loading = _first_batch(trainer)
         scoring = _scoring(trainer)  # before the steps, which may spoil the weights
         part, result, stepping = _stepped(trainer, batch)
@@ -103,7 +108,7 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
             *_shapes(trainer, batch, part),
             *(f"cannot be read, another video took its place: {reason}" for _, reason in batch.bad),
             f"loss of the first {len(part.targets)} clips: {result.loss / result.clips:.3f}",
-            _memory(trainer),
+            _memory(room),
             *_times(trainer, _Seconds(looking, loading, stepping, *scoring)),
         ]
     )
@@ -191,6 +196,8 @@ def _stepped(trainer: "Trainer", batch: ClipBatch) -> tuple[ClipBatch, StepResul
                 f"{names}; lower --optim.lr"
             ) from error
 
+    if trainer.config.compile:
+        step()  # compiles
     _, seconds = _timed_twice(step)
     return part, results[0], seconds
 
@@ -224,16 +231,14 @@ def _shapes(trainer: "Trainer", batch: ClipBatch, part: ClipBatch) -> list[str]:
     ]
 
 
-def _memory(trainer: "Trainer") -> str:
-    free = available_memory(trainer.stepper.device)
-    return f"memory for a step: about {check_room(trainer) / 2**30:.1f} GiB" + (
-        f", {free / 2**30:.1f} GiB are free" if free is not None else ""
-    )
+def _memory(room: Room) -> str:
+    free = "" if room.available is None else f", {room.available / 2**30:.1f} GiB are free"
+    return f"memory for a step: about {room.needed / 2**30:.1f} GiB{free}"
 
 
 def _times(trainer: "Trainer", seconds: _Seconds) -> list[str]:
     """What was measured, and what the run would take with its workers."""
-    config, sides, cpus = trainer.config, trainer.sides, os.cpu_count() or 1
+    config, sides, cpus = trainer.config, trainer.sides, available_cpus()
     busy = min(torch.get_num_threads(), cpus) if trainer.stepper.device.type == "cpu" else 1
 
     def paced(network: float, loading: float) -> float:

@@ -25,11 +25,10 @@ from pseudo3d.training.distributed import Group, open_group
 from pseudo3d.training.dry_run import check_room
 from pseudo3d.training.memory import too_little_beside_explained
 from pseudo3d.training.progress import TrainingProgress, looking_at
-from pseudo3d.training.sides import check_sides, check_videos, sides_to_csv, split_samples
+from pseudo3d.training.sides import check_sides, sides_to_csv, split_samples
 from pseudo3d.training.sinks import open_sinks
 from pseudo3d.training.stopping import ended_by_sigterm
 from pseudo3d.training.trainer import Trainer, TrainResult
-from pseudo3d.video.index import IndexCache
 
 _log = logging.getLogger("pseudo3d")
 
@@ -75,18 +74,21 @@ def train(
     out = Path(out)
     keep_memory()
     with too_little_beside_explained(), ended_by_sigterm(), open_group(config.device) as group:
-        folder = _checkpoint_to_resume(out, resume)
-        group.barrier()  # all have looked before the first one makes the folder
-        trainer = make_trainer(samples, config, out, group, quiet=quiet)
+        folder = group.decided(lambda: _checkpoint_to_resume(out, resume))
+        trainer = make_trainer(samples, config, out, group)
+        check_room(trainer)
+        trainer.look(partial(looking_at, quiet=quiet or not group.is_main))
         with ExitStack() as stack:
             if group.is_main:
                 stack.enter_context(_run_folder(out))
-            group.barrier()  # the folder is there, and it is this run's
+            if group.decided(lambda: _checkpoint_to_resume(out, resume)) != folder:
+                raise Pseudo3dError(f"{out}: another process has trained there meanwhile; give the same command again")
+            _check_shared(out, group)
             if not quiet:
                 _say(group, f"all settings ({out / 'config.json'}): {_settings(trainer.config)}")
             if folder is not None:
                 trainer.resume(folder)
-                group.barrier()  # all have read it before the first one writes another
+                _check_same_step(folder, trainer)  # and all have read it before the first one writes another
                 _say(group, f"going on from step {trainer.state.step} of {trainer.steps} ({folder})")
             elif group.is_main:
                 files.write_text(out / "config.json", trainer.config.to_json())
@@ -100,18 +102,14 @@ def train(
             return trainer.run(stack.enter_context(progress))
 
 
-def make_trainer(
-    samples: SampleList, config: TrainConfig, out: Path, group: Group, *, look: bool = True, quiet: bool = True
-) -> Trainer:
-    """A run before its first step: sides, network, optimizer, data, all checked.
+def make_trainer(samples: SampleList, config: TrainConfig, out: Path, group: Group) -> Trainer:
+    """A run before its first step and before anybody has looked into the videos: sides, network, optimizer, data.
 
     Args:
         samples: labelled videos.
         config: the recipe.
         out: the run's folder.
         group: the processes that share the run.
-        look: into every video; False for a dry run.
-        quiet: no bar for that.
 
     Raises:
         Pseudo3dError: as ``train``.
@@ -120,17 +118,35 @@ def make_trainer(
     check_sides(sides)
     torch.manual_seed(config.seed)
     model = build_model(config, samples.class_names)
-    config, cache, listed = _resolved(config, model, group), IndexCache(), sides
-    bad: dict[int, str] = {}
-    if look:
-        looking = partial(looking_at, quiet=quiet or not group.is_main)
-        sides, bad = check_videos(
-            sides, cache, skip_bad=config.skip_bad, max_bad=config.max_bad, group=group, looking=looking
+    return Trainer(model, sides, _resolved(config, model, group), out, group=group)
+
+
+def _check_shared(out: Path, group: Group) -> None:
+    """Refuse a folder that other machines do not see: they would wait for checkpoints that are on one machine only.
+
+    Raises:
+        Pseudo3dError: on every process.
+    """
+    blind = [rank for rank, there in enumerate(group.gather((out / "checkpoints").is_dir())) if not there]
+    if blind:
+        raise Pseudo3dError(
+            f"{out}: process {blind[0]} does not see this folder of process 0; --out must be on a disk that all "
+            "machines share"
         )
-    trainer = Trainer(model, sides, config, out, listed=listed, cache=cache, group=group)
-    trainer.state.bad = bad
-    check_room(trainer)
-    return trainer
+
+
+def _check_same_step(folder: Path, trainer: Trainer) -> None:
+    """Refuse to go on from different states, as from a network disk that shows an old folder under a new name.
+
+    Raises:
+        Pseudo3dError: on every process.
+    """
+    steps = trainer.group.gather(trainer.state.step)
+    if len(set(steps)) > 1:
+        raise Pseudo3dError(
+            f"{folder}: processes read different steps there ({', '.join(map(str, sorted(set(steps))))}): the disk "
+            "shows some of them what was there before; give the same command again"
+        )
 
 
 def _resolved(config: TrainConfig, model: VideoModel, group: Group) -> TrainConfig:

@@ -4,15 +4,17 @@ import csv
 import io
 import itertools
 import logging
-import os
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pseudo3d import files
+from pseudo3d.cpus import available_cpus
 from pseudo3d.data.annotations import SampleList, label_text
 from pseudo3d.data.dataset import check_bad
 from pseudo3d.data.splits import check_no_leak, train_test_split
@@ -24,6 +26,9 @@ from pseudo3d.video.index import IndexCache
 from pseudo3d.video.segments import file_of
 
 logger = logging.getLogger("pseudo3d")
+
+_AT_ONCE = 256  # videos between two looks at the clock
+_MEET_EVERY = 60.0  # seconds of looking into videos
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Sides:
 def split_samples(samples: SampleList, config: TrainConfig) -> Sides:
     """Train, validation and test videos: the data's own splits where they have them, else drawn by group.
 
-    Without a "val" split, ``config.val_fraction`` of the training videos chooses the best epoch; where a class has
-    too few videos for that, there is no validation and the last epoch is the result.
+    A list with "train" and "val" only is tested on "val". Unless there are both "val" and "test",
+    ``config.val_fraction`` of the training videos chooses the best epoch; where a class has too few videos for that,
+    there is no validation and the last epoch is the result.
 
     Raises:
         Pseudo3dError: the videos cannot be divided (``train_test_split`` says why).
@@ -133,7 +139,7 @@ def _same_files(places: Sequence[Place]) -> list[tuple[Place, Place]]:
         place for size, group in by_size.items() if size > 0 and len({side for side, _ in group}) > 1 for place in group
     ]
     unique = list(dict.fromkeys(file_of(path) for _, path in suspects))  # of segments of a file it is read once
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         contents = dict(zip(unique, pool.map(_content, unique), strict=True))
     first: dict[str, Place] = {}
     twins = []
@@ -213,10 +219,31 @@ def _unusable(paths: Sequence[Path], cache: IndexCache, group: Group, looking: L
     for number, count in dict.fromkeys(((group.rank, group.size), group.on_machine)):
         share = [path for path in paths if place[file_of(path)] % count == number]
         with looking(len(share)) as looked:
-            found_here = cache.build(share, on_video=looked)
-        for reasons in group.gather(found_here):
-            found |= reasons
+            for reasons in _meeting(share, partial(cache.build, on_video=looked, sharing=group.on_machine[1]), group):
+                found |= reasons
     return {path: found[path] for path in paths if path in found}
+
+
+def _meeting(
+    paths: Sequence[Path], build: Callable[[Sequence[Path]], dict[Path, str]], group: Group
+) -> Iterator[dict[Path, str]]:
+    """What every process finds in its paths.
+
+    They meet now and then: one that is done waits for the others for hours, but never long without a sign of life
+    (``distributed.LIMIT``).
+    """
+    done = 0
+    while True:
+        until, here = time.monotonic() + _MEET_EVERY, dict[Path, str]()
+        while done < len(paths):
+            here |= build(paths[done : done + _AT_ONCE])
+            done += _AT_ONCE
+            if time.monotonic() >= until:
+                break
+        told = group.gather((here, done >= len(paths)))
+        yield from (reasons for reasons, _ in told)
+        if all(ended for _, ended in told):
+            return
 
 
 def _paths(side: SampleList) -> list[Path]:

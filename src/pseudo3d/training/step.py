@@ -16,7 +16,7 @@ from pseudo3d.errors import Pseudo3dError
 from pseudo3d.inference import choose_device, choose_dtype, to_input
 from pseudo3d.models import VideoModel
 from pseudo3d.models.interface import filters_to_channels_last
-from pseudo3d.training.batch_norms import freeze_batch_norms, standing_in, synchronise_batch_norms
+from pseudo3d.training.batch_norms import freeze_batch_norms, has_batch_norm, standing_in, synchronise_batch_norms
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import SINGLE, Group
 from pseudo3d.training.memory import too_little_explained
@@ -92,8 +92,6 @@ class Stepper:
         self.class_weights = None
         if class_weights is not None:
             self.class_weights = torch.as_tensor(class_weights, dtype=torch.float32, device=self.device)
-        if config.compile and config.sync_bn:
-            raise Pseudo3dError("--compile cannot be combined with --sync-bn: leave one of them out")
         if config.compile:
             model.compile()
         self.wrapped = group.wrap(self.model)
@@ -107,8 +105,7 @@ class Stepper:
     @property
     def smallest(self) -> int:
         """The fewest clips at once that the network learns from: a batch norm that learns needs two."""
-        learns = any(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
-        return 2 if learns and not self.config.freeze_bn else 1
+        return 2 if has_batch_norm(self.model) and not self.config.freeze_bn else 1
 
     def lr(self, step: int) -> float:
         """The learning rate of that step, from 0 (of the weights outside of the head)."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from pseudo3d import files
+from pseudo3d.cpus import available_cpus
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import ClipBatch, TrainingClips, check_bad, label_sets, load, make_loader
-from pseudo3d.data.sampler import ClipKey, StepSampler
+from pseudo3d.data.sampler import StepSampler
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.evaluation.protocols import HitCounts, count_hits
 from pseudo3d.inference import ClipRunner, fold_batch_norms, is_finite, to_input
@@ -31,9 +32,9 @@ from pseudo3d.training.cards import run_card, write_card
 from pseudo3d.training.checkpoint import Checkpoints, RunState
 from pseudo3d.training.config import TrainConfig
 from pseudo3d.training.distributed import SINGLE, Group
-from pseudo3d.training.progress import TrainingProgress
+from pseudo3d.training.progress import UNSEEN, Looking, TrainingProgress
 from pseudo3d.training.record import Record, Report
-from pseudo3d.training.sides import Sides
+from pseudo3d.training.sides import Sides, check_videos
 from pseudo3d.training.sinks import Sink
 from pseudo3d.training.step import NotFiniteError, Stepper
 from pseudo3d.training.stopping import Interrupted, StopSignals
@@ -77,7 +78,6 @@ class Trainer:
         sides: the videos.
         config: the recipe; model and resize are set.
         out: the run's folder, which exists when ``run`` is called.
-        listed: the videos before bad ones were left out; None for ``sides``.
         cache: of the videos' indices.
         group: the processes that share the run; the first one writes.
     """
@@ -89,12 +89,11 @@ class Trainer:
         config: TrainConfig,
         out: Path,
         *,
-        listed: Sides | None = None,
         cache: IndexCache | None = None,
         group: Group = SINGLE,
     ) -> None:
         self.config, self.sides, self.out, self.group = config, sides, out, group
-        self.listed = sides if listed is None else listed
+        self.listed = sides  # bad ones among them, too
         self.state = RunState()
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep_last)
         self.sinks: list[Sink] = []
@@ -114,8 +113,9 @@ class Trainer:
         truth = label_sets(sides.train)
         weights = balanced_weights(truth) if config.class_weights == "balanced" else None
         self.stepper = Stepper(model, config, steps=steps, warmup=warmup, class_weights=weights, group=group)
-        self.workers = config.workers if config.workers is not None else _default_workers(group.size)
-        dataset = TrainingClips(sides.train, model.preprocessing, config.augment, seed=config.seed, index=cache)
+        self.workers = config.workers if config.workers is not None else _default_workers(group.on_machine[1])
+        self._cache = IndexCache() if cache is None else cache
+        dataset = TrainingClips(sides.train, model.preprocessing, config.augment, seed=config.seed, index=self._cache)
         self.loader = make_loader(
             dataset, self.sampler, workers=self.workers, pin_memory=self.stepper.device.type == "cuda"
         )
@@ -134,6 +134,13 @@ class Trainer:
         recipe |= {f"optim.{key}": value for key, value in optim.items()}
         recipe |= {f"augment.{key}": value for key, value in augment.items()}
         return json.dumps(recipe | {f"{name} videos": _digest(side) for name, side in self.listed.named()})
+
+    def look(self, looking: Looking = UNSEEN) -> None:
+        """Look into every video, before the first step (``check_videos`` says what is refused and left out)."""
+        self.sides, self.state.bad = check_videos(
+            self.sides, self._cache, skip_bad=self.config.skip_bad, max_bad=self.config.max_bad, group=self.group,
+            looking=looking,
+        )  # fmt: skip
 
     def run(self, progress: TrainingProgress) -> TrainResult:
         """What is left of the run, then the test with the best epoch's weights (the last one's without a validation).
@@ -177,19 +184,19 @@ class Trainer:
             state.loss, state.hits, state.clips, state.seconds, state.waited = 0.0, 0, 0, 0.0, 0.0
             self.stepper.train_mode()
             self._show_clip(batch)
-        keys = self.sampler.keys(state.step)
+        clips = len(self.sampler.keys(state.step))
         lr = self.stepper.lr(state.step)
         self._note_bad(batch)
         statistics = running_statistics(self.model)
         try:
-            done = self.stepper.step(batch, state.step, len(keys))
+            done = self.stepper.step(batch, state.step, clips)
         except NotFiniteError as error:
             for buffer, value in statistics:
                 buffer.copy_(value)
-            raise self._diverged(str(error), keys, lr) from error
-        loss, hits, clips = self.group.total([done.loss, done.hits, done.clips])
+            raise self._diverged(str(error), batch, lr) from error
+        loss, hits, shown = self.group.total([done.loss, done.hits, done.clips])
         state.step += 1
-        state.loss, state.hits, state.clips = state.loss + loss, state.hits + int(hits), state.clips + int(clips)
+        state.loss, state.hits, state.clips = state.loss + loss, state.hits + int(hits), state.clips + int(shown)
         seconds = time.perf_counter() - started + waited
         state.seconds, state.waited = state.seconds + seconds, state.waited + waited
         state.total_seconds += seconds
@@ -197,7 +204,7 @@ class Trainer:
         memory = _memory_in_use(self.stepper.device)
         progress.stepped(self.epoch, mean, lr, clips_per_s=speed, waiting=waiting, memory=memory)
         if state.step % SCALARS_EVERY == 0 or state.step == 1:
-            values = {"loss": loss / clips, "lr": lr, "clips/s": speed, "waiting for data": waiting, "memory": memory}
+            values = {"loss": loss / shown, "lr": lr, "clips/s": speed, "waiting for data": waiting, "memory": memory}
             for sink in self.sinks:
                 sink.scalars(state.step, {f"train/{name}": value for name, value in values.items()})
 
@@ -376,19 +383,22 @@ class Trainer:
     def _card(self, epoch: int, val: dict[str, float] | None = None, test: dict[str, float] | None = None) -> Any:
         return run_card(self.config, self.sides, epoch=epoch, val=val, test=test)
 
-    def _diverged(self, what: str, keys: Sequence[ClipKey], lr: float) -> Pseudo3dError:
+    def _diverged(self, what: str, batch: ClipBatch, lr: float) -> Pseudo3dError:
         """What to say of a step that was not done; the state before it is kept, where that is finite."""
-        names = [self.sides.train.samples[key.video].path for key in keys]
+        shown = [video for video, counted in zip(batch.videos, batch.counted.tolist(), strict=True) if counted]
+        names = [self.sides.train.samples[video].path for part in self.group.gather(shown) for video in part]
+        step = self.state.step + 1
         place = (
-            f"{what} in step {self.state.step + 1} (epoch {keys[0].epoch}) at learning rate {lr:.2g}, with the videos"
+            f"{what} in step {step} (epoch {math.ceil(step / self.steps_per_epoch)}) at learning rate {lr:.2g}, with "
+            "the videos"
         )
         if is_finite(self.model):
             self._save(spare=1)
-        told, shown = self.out / "diverged.txt", ", ".join(names)
+        told, listed = self.out / "diverged.txt", ", ".join(names)
         if self.group.is_main and self.checkpoints.last.exists():
             files.write_text(told, "".join(f"{line}\n" for line in (f"{place}:", *names)))
-            shown = f"{first_few(names)} (all {len(names)}: {told})"
-        return Pseudo3dError(f"{place} {shown}; {self._lower()}")
+            listed = f"{first_few(names)} (all {len(names)}: {told})"
+        return Pseudo3dError(f"{place} {listed}; {self._lower()}")
 
     def _lower(self) -> str:
         """What to do when numbers are no longer finite."""
@@ -448,6 +458,6 @@ def _memory_in_use(device: torch.device) -> int:
 
 
 def _default_workers(processes: int) -> int:
-    """On two processors decoding beside the network only takes turns with it."""
-    cpus = (os.cpu_count() or 1) // processes
+    """For each of a machine's processes. On two processors decoding beside the network only takes turns with it."""
+    cpus = available_cpus() // processes
     return 0 if cpus <= 2 else min(8, cpus - 1)

@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.files import cache_folder, replacing
 from pseudo3d.video.decode import Size
@@ -239,12 +240,15 @@ class IndexCache:
         self._hold(place, stamp, index)
         return index
 
-    def build(self, paths: Sequence[PathLike], *, on_video: Callable[[], None] | None = None) -> dict[Path, str]:
+    def build(
+        self, paths: Sequence[PathLike], *, on_video: Callable[[], None] | None = None, sharing: int = 1
+    ) -> dict[Path, str]:
         """Makes sure that all these videos have an index, as many at a time as there are processors.
 
         Args:
             paths: video files and segments; each is looked at once, however often it is named.
             on_video: called after each of them, in this thread.
+            sharing: processes of this machine that do the same now, each with its share of the processors.
 
         Returns:
             Those that cannot be used as a video, in the order of ``paths``, with the reason (it begins with the path).
@@ -254,7 +258,9 @@ class IndexCache:
         for path in different:
             of_files.setdefault(file_of(path), []).append(path)
         files, reasons, tell = list(of_files.values()), dict[Path, str](), on_video or (lambda: None)
-        with ThreadPoolExecutor(_processors()) as pool:  # decoding and reading run outside Python's lock
+        with ThreadPoolExecutor(
+            max(1, available_cpus() // sharing)
+        ) as pool:  # decoding and reading run outside Python's lock
             for first in range(0, len(files), _AT_ONCE):
                 for bad, count in pool.map(self._bad, files[first : first + _AT_ONCE]):
                     reasons |= bad
@@ -312,8 +318,3 @@ def _stamp(path: PathLike) -> tuple[int, int]:
 
 def _bytes_of(index: VideoIndex) -> int:
     return _OBJECT_BYTES + sum(array.nbytes for array in (index.times, index.pts, index.entries, index.dts))
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

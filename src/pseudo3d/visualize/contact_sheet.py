@@ -1,6 +1,5 @@
 """Contact sheets: many videos in one picture, each with a frame, its path, a time and a score."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pseudo3d import files
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError, VideoError
 from pseudo3d.video.decode import read_video
 
@@ -110,7 +110,7 @@ def save_contact_sheet(sections: Sequence[Section], path: str | Path) -> int:
     tiles = [tile for section in sections for tile in section.tiles]
     if not 0 < len(tiles) <= MOST_TILES:
         raise Pseudo3dError(f"a contact sheet shows 1 to {MOST_TILES} videos, got {len(tiles)}")
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(available_cpus()) as threads:
         pictures = iter(list(threads.map(_picture, tiles)))
     heights = [_height(section) for section in sections]
     sheet = Image.new("RGB", (2 * _MARGIN + _COLUMNS * _TILE[0] - _GAP, 2 * _MARGIN + sum(heights) - _GAP), _PAPER)

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
+from pseudo3d.cpus import available_cpus
 from pseudo3d.errors import Pseudo3dError
 from pseudo3d.video.opening import check_file
 from pseudo3d.video.segments import file_of
@@ -70,7 +71,7 @@ def make_previews(
     folder.mkdir(parents=True, exist_ok=True)
     if any(clip for _, _, clip in videos):
         _check_encoder()
-    with _Makers(workers or os.cpu_count() or 1) as makers:
+    with _Makers(workers or available_cpus()) as makers:
 
         def make(video: Wanted) -> Preview:
             preview = _preview(folder, *video, makers)
