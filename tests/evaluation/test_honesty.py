@@ -269,7 +269,7 @@ def test_a_real_run_and_its_store(trained, store, two_classes):
         found[side] = read_representations(opened, sides.split(side), ["pool5"])
         assert np.isfinite(found[side].features["pool5"]).all()
     tested, root = found["test"], sides.root
-    for facts in (opened.info, tested.facts, trained / "checkpoints" / "best"):
+    for facts in (opened.info, trained / "checkpoints" / "best"):
         assert check_not_trained_on(facts, tested.samples, root=root, sources=tested.sources) == ()
         with pytest.raises(Pseudo3dError, match="test videos are in the training list of the network"):
             check_not_trained_on(facts, found["train"].samples, root=root)
