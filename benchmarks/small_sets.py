@@ -231,7 +231,8 @@ def rows(runs: Sequence[Run], results: dict[Run, dict[str, Any]]) -> str:
 def sides_line(results: Sequence[dict[str, Any]]) -> str:
     """How many videos there were, and how much one of them counts."""
     sides = {result["seed"]: result["videos"] for result in results}
-    counts = "; ".join(f"{v['train']} to train, {v['val']} to validate, {v['test']} to test" for v in sides.values())
+    told = [f"{v['train']} to train, {v['val']} to validate, {v['test']} to test" for v in sides.values()]
+    counts = "; ".join(told) if len(set(told)) > 1 else f"{told[0]} each"
     smallest = min(v["test"] for v in sides.values())
     error = 50 / smallest**0.5
     return (
@@ -284,6 +285,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of every run; left out, 10 on fight_surv and the demo's on digits")
     parser.add_argument("--quick", action="store_true", help="tiny networks on few digits, to see that it runs")
     args = parser.parse_args()
+    args.runs = args.runs.resolve()  # the same runs, whatever they are called now
     sizes = QUICK if args.quick else Sizes()
     chosen = plan(args.only, args.seeds, args.epochs, sizes)
     digits = write_moving_digits(
