@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from pseudo3d.commands.bench_results import DTypeName, EngineName, check_folder, read_runs, show, with_facts
+from pseudo3d.commands.bench_results import DTypeName, EngineName, check_folder, read_runs, show, with_asked
 
 _HELP = """usage: p3d bench table1|c3d-runtime|tables ...
 
@@ -111,7 +111,7 @@ def table1(
     )
     if out is not None:
         for folder, result in measured.items():
-            save_result(with_facts(result, asked=asked), out / folder)
+            save_result(with_asked(result, asked), out / folder)
     show("table1", list(measured.values()), out)
     return 0
 
@@ -174,6 +174,6 @@ def c3d_runtime(
             batch_size=batch_size, workers=workers, rounds=rounds, own=data is None,
         )  # fmt: skip
     if out is not None:
-        save_result(with_facts(result, asked=asked), out)
+        save_result(with_asked(result, asked), out)
     show("table_c3d_runtime", [result], out)
     return 0

@@ -36,9 +36,9 @@ def show(name: str, results: "Sequence[Result]", out: Path | None) -> None:
         print(f"written: {out}")
 
 
-def with_facts(result: "Result", **facts: Any) -> "Result":
-    """The result with more that is told of it."""
-    return replace(result, facts={**result.facts, **facts})
+def with_asked(result: "Result", asked: Mapping[str, Any]) -> "Result":
+    """The result with what decided it, which ``check_folder`` compares."""
+    return replace(result, facts={**result.facts, "asked": dict(asked)})
 
 
 def check_folder(out: Path | None, results: Mapping[str, str], asked: Mapping[str, Any]) -> None:

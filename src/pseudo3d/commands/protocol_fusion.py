@@ -145,19 +145,13 @@ def _measure_of(scored: Sequence[_Scored]) -> "tuple[Measure, str | None]":
     from pseudo3d.errors import Pseudo3dError
     from pseudo3d.evaluation.classification import accuracy, activitynet_values, video_hits
 
-    of = {each.name: _data_of(each.result) for each in scored if each.result is not None}
+    of = {each.name: each.result.data for each in scored if each.result is not None}
     if len(set(of.values())) > 1:
         raise Pseudo3dError(f"the sources are of different data: {', '.join(f'{a} of {b}' for a, b in of.items())}")
     data = next(iter(of.values()), None)
     if data == "activitynet":
         return activitynet_values, data
     return (video_hits if data in ("sports1m", "kinetics", "hits") else accuracy), data
-
-
-def _data_of(result: "Result") -> str:
-    if result.protocol == "fusion":
-        return str(result.facts.get("data"))
-    return result.protocol.removesuffix("-svm").removesuffix("-network")
 
 
 def _fuse_split(

@@ -115,6 +115,18 @@ class Result:
         object.__setattr__(self, "facts", _json_value(dict(self.facts), "facts"))
         object.__setattr__(self, "footnotes", tuple(self.footnotes))
 
+    @property
+    def data(self) -> str | None:
+        """The data set or kind of benchmark, whichever way to a class was taken; None of scores from elsewhere, fused.
+
+        Example:
+            >>> Result("ucf101-svm", "mine", (Measurement("accuracy", 0.75),)).data
+            'ucf101'
+        """
+        if self.protocol == "fusion":
+            return self.facts.get("data")
+        return self.protocol.removesuffix("-svm").removesuffix("-network")
+
     def measurement(self, metric: str, split: str = "") -> Measurement | None:
         """The number of that metric and split; None when it was not measured."""
         return next((each for each in self.measurements if (each.metric, each.split) == (metric, split)), None)

@@ -237,7 +237,7 @@ def _fits(result: Result, name: str) -> bool:
     layout = TABLES[name]
     if result.protocol not in layout.protocols:
         return False
-    if result.protocol == "fusion" and result.facts.get("data") != "ucf101":
+    if result.protocol == "fusion" and result.data != "ucf101":
         return False
     if name == "table_c3d_ucf101" and not _network_name(result).startswith("c3d"):
         return False
@@ -286,18 +286,12 @@ def _measured(result: Result, layout: Layout) -> _Measured:
         found, footnote = _found(result, column, layout)
         cells.append(_own_cell(result, column, found))
         footnotes += [footnote] if found is not None and footnote else []
-    classes, all_classes = result.facts.get("classes"), _CLASSES.get(_data_of(result))
+    classes, all_classes = result.facts.get("classes"), _CLASSES.get(result.data or "")
     if all_classes is not None and classes not in (None, all_classes):
         footnotes.append(f"measured on {classes} classes; the printed numbers are of {all_classes}")
     network = tuple(result.facts.get(key) for key in ("architecture", "weights", "variant"))
     footnotes = list(dict.fromkeys((*footnotes, *result.footnotes)))
     return _Measured(result.name, tuple(cells), tuple(footnotes), network, _heading(result, layout))
-
-
-def _data_of(result: Result) -> str:
-    """What a result is of: the data set without the way to a class; of a fusion that of the fused runs."""
-    told = result.facts.get("data") if result.protocol == "fusion" else result.protocol
-    return str(told).removesuffix("-network").removesuffix("-svm")
 
 
 def _heading(result: Result, layout: Layout) -> str:

@@ -119,7 +119,7 @@ class Run:
     @property
     def of_pairs(self) -> bool:
         """Whether scores are of pairs of videos (ASLAN)."""
-        return "aslan" in (self.result.protocol, self.result.facts.get("data"))  # data: of a fusion
+        return self.result.data == "aslan"
 
     def paths(self, video: str) -> tuple[str, ...]:
         """What a name in the scores is of: one path, or of a pair two."""
