@@ -258,9 +258,8 @@ class IndexCache:
         for path in different:
             of_files.setdefault(file_of(path), []).append(path)
         files, reasons, tell = list(of_files.values()), dict[Path, str](), on_video or (lambda: None)
-        with ThreadPoolExecutor(
-            max(1, available_cpus() // sharing)
-        ) as pool:  # decoding and reading run outside Python's lock
+        threads = max(1, available_cpus() // sharing)  # decoding and reading run outside Python's lock
+        with ThreadPoolExecutor(threads) as pool:
             for first in range(0, len(files), _AT_ONCE):
                 for bad, count in pool.map(self._bad, files[first : first + _AT_ONCE]):
                     reasons |= bad
