@@ -14,7 +14,7 @@ from pseudo3d.video.index import IndexCache
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
-    for name in ("a.mkv", "b.mkv", "c.mkv", "hang.mkv"):
+    for name in ("a.mkv", "b.mkv", "c.mkv", "hang.mkv", "crash.mkv"):
         write_video(folder / name, [picture(i) for i in range(40)], codec="ffv1", pix_fmt="bgr0")
     (folder / "broken.mp4").write_text("no video")
     return SampleList(

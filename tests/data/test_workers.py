@@ -89,7 +89,7 @@ def test_a_worker_killed_while_it_is_waited_for(clips, processes):
     loader = make_loader(videos, steps_of(StepSampler(4, 4, seed=0), 0, 1), workers=1)
 
     def kill():
-        while int(videos.reading[0]) != 3:
+        while int(videos.reading[0, 0]) != 3:
             time.sleep(0.01)
         (worker,) = processes()
         os.kill(worker.pid, signal.SIGKILL)
@@ -101,17 +101,78 @@ def test_a_worker_killed_while_it_is_waited_for(clips, processes):
     killer.join()
 
 
-@pytest.mark.slow
-def test_a_decoder_that_hangs(clips, processes, monkeypatch):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Twelve seconds for a batch, of which workers need some to start; the rest is the video's, if it hangs."""
     monkeypatch.setattr(workers, "GRACE", 1.0)
-    monkeypatch.setattr(dataset, "TIME_LIMIT", 2.0)
+    monkeypatch.setattr(dataset, "TIME_LIMIT", 12.0)
     monkeypatch.setattr(dataset, "CLIP_TIME_LIMIT", 0.0)
+    monkeypatch.setattr(dataset, "HANG_SHARE", 0.3)
+    return monkeypatch
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_a_decoder_that_hangs(clips, processes):
+    videos = clips(ALL, "hang.mkv", kind=HangingClips)
+    sampler = steps_of(StepSampler(4, 2, seed=0), 0, 5)
+    batches = list(load(make_loader(videos, sampler, workers=2)))
+    assert processes() == []  # killed, as they do not listen
+    (reason,) = {reason for batch in batches for _, reason in batch.bad}
+    assert reason.endswith("hang.mkv: reading hangs (given up after 12 s)")
+    assert_as_if_unreadable(batches, clips(ALL, "broken.mp4"), sampler)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "given_up"), [(1, 1), (2, 0)], ids=["the only one twice on end", "both at once"])
+@pytest.mark.usefixtures("impatient")
+def test_workers_that_all_hang_tell_of_the_disk(clips, processes, number, given_up):
+    videos = clips(ALL, "hang.mkv", "hang.mkv", "hang.mkv", kind=HangingClips)
+    videos.samples = SampleList(videos.samples.root, videos.samples.samples[3:], videos.samples.class_names)
+    assert_the_disk_is_told(videos, number, 12)
+    assert len(videos.given_up) == given_up
+    assert processes() == []
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_slow(clips, processes, impatient):
+    """No video has taken long when the time is over."""
+    impatient.setattr(dataset, "TIME_LIMIT", 2.0)
+    impatient.setattr(dataset, "HANG_SHARE", 100)
     videos = clips(ALL, "hang.mkv", kind=HangingClips)
     videos.samples = SampleList(videos.samples.root, videos.samples.samples[3:], videos.samples.class_names)
-    loader = make_loader(videos, steps_of(StepSampler(1, 1, seed=0), 0, 2), workers=1)
-    with pytest.raises(Pseudo3dError, match=r"no clips came for 2 s: reading hangs, .* at \S*hang\.mkv; take it out"):
-        list(load(loader))
-    assert processes() == []  # killed, as they do not listen
+    assert_the_disk_is_told(videos, 1, 2)
+    assert (videos.given_up, processes()) == ({}, [])
+
+
+def assert_the_disk_is_told(videos, number, seconds):
+    sampler = steps_of(StepSampler(len(videos), 1, seed=0), 0, 2)
+    message = (
+        rf"no clips came for {seconds} s: reading hangs or is far too slow, at \S*hang\.mkv.*; copy the videos to a"
+    )
+    with pytest.raises(Pseudo3dError, match=message):
+        list(load(make_loader(videos, sampler, workers=number)))
+    assert (sampler.start, sampler.stop) == (0, 2)
+
+
+def assert_as_if_unreadable(batches, others, sampler):
+    """The batches of a set whose last video cannot be opened, but for the reason; none is missing."""
+    expected = list(load(make_loader(others, steps_of(sampler, 0, sampler.stop), workers=0)))
+    assert any(batch.bad for batch in expected)
+    told = [[(video, "") for video, _ in batch.bad] for batch in expected]
+    assert told == [[(video, "") for video, _ in batch.bad] for batch in batches]
+    assert_same([batch._replace(bad=[]) for batch in batches], [batch._replace(bad=[]) for batch in expected])
+
+
+@pytest.mark.slow
+def test_a_decoder_that_crashes(clips, processes):
+    videos = clips(ALL, "crash.mkv", kind=HangingClips)
+    sampler = steps_of(StepSampler(4, 2, seed=0), 0, 5)
+    batches = list(load(make_loader(videos, sampler, workers=2)))
+    assert processes() == []
+    (reason,) = {reason for batch in batches for _, reason in batch.bad}
+    assert reason.endswith("crash.mkv: crashes the process that decodes it")
+    assert_as_if_unreadable(batches, clips(ALL, "broken.mp4"), sampler)
 
 
 @pytest.mark.slow

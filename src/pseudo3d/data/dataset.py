@@ -1,6 +1,7 @@
 """Random training clips out of labelled videos, and the batches that worker processes make of them."""
 
 import signal
+import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -22,6 +23,10 @@ from pseudo3d.video.transforms import Window, center_window, cut_out, random_win
 
 TIME_LIMIT = 300.0  # seconds that a batch may take; a decoder that hangs says nothing
 CLIP_TIME_LIMIT = 10.0  # and large batches this much for every clip
+HANG_SHARE = 0.5  # of the batch's limit that one video takes when it hangs; less is a slow disk
+
+# What ends a process that a broken video has led astray; SIGKILL and SIGBUS come when memory runs out.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL")
 
 _DRAW, _PIECES = 0, 3  # kinds of random numbers; 1 and 2 are the sampler's
 
@@ -78,7 +83,8 @@ class TrainingClips(Dataset[TrainingClip | VideoError]):
 
     A clip starts anywhere with equal chance (a video shorter than a clip is looped) and only its frames are decoded.
     What is drawn depends on the seed, the epoch and the video's place alone, never on the number of workers or
-    processes. A video that cannot be read is replaced by the spares of its key, in order.
+    processes. A video that cannot be read is replaced by the spares of its key, in order; so is one that ``load`` has
+    found to hang or crash its process.
 
     Args:
         samples: labelled videos.
@@ -88,7 +94,9 @@ class TrainingClips(Dataset[TrainingClip | VideoError]):
         index: the index of each video; None for one in the default folder.
 
     Attributes:
-        reading: the video that each worker is reading, -1 for none; in memory that processes share.
+        reading: float64 (workers, 2), in memory that processes share: the video that each worker is reading, -1 for
+            none, and the time (``time.monotonic``) at which it began.
+        given_up: the reasons of the videos that are not tried any more, by their places in the list.
 
     Raises:
         ValueError: a sample without a label.
@@ -109,7 +117,8 @@ class TrainingClips(Dataset[TrainingClip | VideoError]):
         self.seed = seed
         self.index = IndexCache() if index is None else index
         self.labels = _label_places(samples)
-        self.reading = torch.full((1,), -1)
+        self.reading = _nothing_read(1)
+        self.given_up: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -122,6 +131,9 @@ class TrainingClips(Dataset[TrainingClip | VideoError]):
         """
         bad: list[tuple[int, str]] = []
         for video in (key.video, *key.spares):
+            if video in self.given_up:
+                bad.append((video, self.given_up[video]))
+                continue
             self._note(video)
             try:
                 frames, window = self._draw(key.epoch, video)
@@ -165,7 +177,7 @@ class TrainingClips(Dataset[TrainingClip | VideoError]):
 
     def _note(self, video: int) -> None:
         worker = get_worker_info()
-        self.reading[0 if worker is None else worker.id] = video
+        self.reading[0 if worker is None else worker.id] = torch.tensor((video, time.monotonic()), dtype=torch.float64)
 
 
 def make_loader(
@@ -180,7 +192,7 @@ def make_loader(
         workers: processes that decode, started by spawn; 0 to decode in this one, when a batch is asked for.
         pin_memory: batches in page-locked memory, for a GPU.
     """
-    dataset.reading = torch.full((max(1, workers),), -1).share_memory_()
+    dataset.reading = _nothing_read(max(1, workers)).share_memory_()
     clips = -(-sampler.batch_size // sampler.world_size)
     return DataLoader(
         dataset,
@@ -199,10 +211,14 @@ def make_loader(
 def load(loader: DataLoader[TrainingClip | VideoError]) -> Generator[ClipBatch, None, None]:
     """The batches of a loader of ``make_loader``; its workers end with the iteration, or when that is closed.
 
+    A video that crashes its worker twice, or at which a worker hangs until no batch comes in ``TIME_LIMIT`` seconds (in
+    ``CLIP_TIME_LIMIT`` for each clip, where that is more), is given up: new workers go on with the batch that was due,
+    in which another video takes its place. When all workers hang, or the only one twice on end, it is the disk. Without
+    workers nothing can be done about either.
+
     Raises:
         VideoError: a video and its spares cannot be read.
-        Pseudo3dError: a worker was killed or crashed, or no batch came in ``TIME_LIMIT`` seconds (in
-            ``CLIP_TIME_LIMIT`` for each clip, where that is more).
+        Pseudo3dError: a worker was killed; or no batch came in time, and it was not a video that took it.
     """
     if not len(loader):
         return
@@ -210,20 +226,38 @@ def load(loader: DataLoader[TrainingClip | VideoError]) -> Generator[ClipBatch, 
         for batch in loader:
             yield _valid(batch)
         return
-    sampler = cast(StepSampler, loader.batch_sampler)
-    steps = range(sampler.start, sampler.stop)
-    workers = WatchedWorkers(loader)
+    sampler, dataset = cast(StepSampler, loader.batch_sampler), cast(TrainingClips, loader.dataset)
+    first, step, stop = sampler.start, sampler.start, sampler.stop
+    crashed, late = set[int](), -1
     try:
-        for step in steps:
+        while step < stop:
+            sampler.start = step
+            dataset.reading.copy_(_nothing_read(loader.num_workers))
+            workers = WatchedWorkers(loader)
             try:
-                batch = workers.next()
+                while step < stop:
+                    yield _valid(workers.next())
+                    step += 1
             except WorkerEndedError as error:
-                raise Pseudo3dError(_ended(cast(TrainingClips, loader.dataset), error)) from error
+                video = _crashing(dataset, error)
+                if video in crashed:  # not by chance
+                    dataset.given_up[video] = f"{_path(dataset, video)}: crashes the process that decodes it"
+                crashed.add(video)
             except TooSlowError as error:
-                raise Pseudo3dError(_too_slow(loader, sampler, step)) from error
-            yield _valid(batch)
+                hanging = _hanging(dataset, loader.timeout)
+                if (
+                    not hanging
+                    or (len(hanging) == loader.num_workers > 1)
+                    or (loader.num_workers == 1 and late == step)
+                ):
+                    raise Pseudo3dError(_too_slow(loader, sampler, step)) from error
+                reason = f"reading hangs (given up after {loader.timeout:.0f} s)"
+                dataset.given_up |= {video: f"{_path(dataset, video)}: {reason}" for video in hanging}
+                late = step
+            finally:
+                workers.close()
     finally:
-        workers.close()
+        sampler.start = first
 
 
 def label_sets(samples: SampleList) -> Bool[np.ndarray, "samples classes"]:
@@ -296,6 +330,28 @@ def _valid(batch: ClipBatch | VideoError) -> ClipBatch:
     return batch
 
 
+def _nothing_read(workers: int) -> Tensor:
+    return torch.tensor((-1.0, 0.0), dtype=torch.float64).repeat(workers, 1)
+
+
+def _crashing(dataset: TrainingClips, error: WorkerEndedError) -> int:
+    """The video that a worker was reading when it crashed.
+
+    Raises:
+        Pseudo3dError: it was no crash, or none at a video.
+    """
+    video = int(dataset.reading[error.number, 0])
+    if video < 0 or -error.exit_code not in [getattr(signal, name, None) for name in _CRASHES]:
+        raise Pseudo3dError(_ended(dataset, error)) from error
+    return video
+
+
+def _hanging(dataset: TrainingClips, waited: float) -> set[int]:
+    """The videos that workers have been reading for most of the seconds waited; the others have nothing left to do."""
+    begun = time.monotonic() - HANG_SHARE * waited
+    return {int(video) for video, since in dataset.reading.tolist() if video >= 0 and since <= begun}
+
+
 def _ended(dataset: TrainingClips, error: WorkerEndedError) -> str:
     """What to say of a worker that was killed or crashed."""
     code = error.exit_code
@@ -303,7 +359,7 @@ def _ended(dataset: TrainingClips, error: WorkerEndedError) -> str:
     advice = "if memory ran out, use fewer --workers, or --workers 0"
     if -code == getattr(signal, "SIGBUS", None):
         advice = "shared memory ran out: use fewer --workers, or give the container more (docker run --shm-size)"
-    video = int(dataset.reading[error.number])
+    video = int(dataset.reading[error.number, 0])
     at = f" while it read {_path(dataset, video)}" if video >= 0 else ""
     return f"a process that decodes videos ended with {how}{at}; {advice}"
 
@@ -312,11 +368,11 @@ def _too_slow(loader: DataLoader[TrainingClip | VideoError], sampler: StepSample
     """What to say when no batch came: the videos that are being read, or all of the step's when none is."""
     dataset = cast(TrainingClips, loader.dataset)
     share = sampler.keys(step)[sampler.rank :: sampler.world_size]
-    videos = [video for video in dataset.reading.tolist() if video >= 0] or [key.video for key in share]
+    videos = [int(video) for video in dataset.reading[:, 0].tolist() if video >= 0] or [key.video for key in share]
     names = first_few((_path(dataset, video) for video in videos), 8)
     return (
-        f"no clips came for {loader.timeout:.0f} s: reading hangs, or is far too slow, at {names}; take "
-        f"{'it' if len(videos) == 1 else 'the one that hangs'} out, or copy the videos to a faster disk"
+        f"no clips came for {loader.timeout:.0f} s: reading hangs or is far too slow, at {names}; copy the videos to a "
+        "faster disk"
     )
 
 
