@@ -11,71 +11,76 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pseudo3d import create_model
+from pseudo3d.data.dataset import ClipBatch
 from pseudo3d.errors import Pseudo3dError
-from pseudo3d.models.interface import filters_to_channels_last
 from pseudo3d.training import distributed
 from pseudo3d.training.batch_norms import SyncedBatchNorm2d, freeze_batch_norms, standing_in, synchronise_batch_norms
+from pseudo3d.training.config import Optim, TrainConfig
 from pseudo3d.training.distributed import open_group
+from pseudo3d.training.step import Stepper
+from pseudo3d.video.transforms import Window
 
-CLASSES = 3
+CLASSES, SMOOTHING, RATE = 3, 0.1, 0.01
+SYNCED_MICRO_BATCHES = (None, 2, 3)
 NORM_SIZES = {2: (5, 2), 3: (4, 1, 2), 4: (1, 2, 3, 1)}  # clips of each process
 NORM_CASES = ("float64", "float32", "bfloat16", "average", "stand-in", "eval")
 
 
-def clips_and_labels(count):
+def frames_and_labels(count):
+    """uint8 (count, 16, 32, 32, 3) and the classes."""
     generator = torch.Generator().manual_seed(1)
-    clips = torch.randn(count, 3, 16, 32, 32, generator=generator)
-    return clips, torch.arange(count) % CLASSES
+    frames = torch.randint(0, 256, (count, 16, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return frames, torch.arange(count) % CLASSES
 
 
 def network(*, live_first=False):
     """A small P3D without dropout whose batch norms are frozen, the first one perhaps not."""
     torch.manual_seed(0)
     model = create_model("p3d_resnet14", num_classes=CLASSES, dropout=0.0).train()
-    filters_to_channels_last(model)
     freeze_batch_norms(model)
     if not live_first:
         model.stem.bn_conv1.eval().requires_grad_(False)
     return model
 
 
-def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+class SteadyStepper(Stepper):
+    """Of a network whose batch norms are frozen, or not, as it came."""
+
+    def train_mode(self):
+        """They stay so."""
 
 
-def shared_gradients(group, count):
-    """Of the mean loss over ``count`` clips, of which this process has its share, two at a time."""
-    model = network()
-    wrapped = group.wrap(model)
-    clips, labels = clips_and_labels(count)
-    clips, labels = clips[group.rank :: group.size], labels[group.rank :: group.size]
-    weight = 1 / count
-    if not len(clips):  # a stand-in
-        clips, labels, weight = *clips_and_labels(1), 0.0
-    starts = range(0, len(clips), 2)
-    for start in starts:
-        wrapped.require_backward_grad_sync = start == starts[-1]
-        logits = wrapped(clips[start : start + 2])
-        loss = weight * F.cross_entropy(logits, labels[start : start + 2], reduction="sum")
-        (group.size * loss).backward()
-    return gradients(model)
-
-
-def synced_gradients(group, count):
-    """Of a network whose first batch norm is live and looks at all processes' clips."""
-    model = network(live_first=True)
+def stepped(group, count, *, live_first=False, micro_batch=2):
+    """Gradients, weights and statistics after a step with ``count`` clips, of which this process has its share."""
+    optim = Optim("sgd", lr=RATE, weight_decay=0.0, momentum=0.0, schedule="step", clip_grad_norm=0.0)
+    config = TrainConfig(
+        "mine", device="cpu", dtype="float32", micro_batch=micro_batch, label_smoothing=SMOOTHING, sync_bn=live_first,
+        optim=optim,
+    )  # fmt: skip
+    model = network(live_first=live_first)
     names = list(model.state_dict())
-    synchronise_batch_norms(model)
+    stepper = SteadyStepper(model, config, steps=10, group=group)
     assert list(model.state_dict()) == names
-    wrapped = group.wrap(model)
-    clips, labels = clips_and_labels(count)
-    logits = wrapped(clips[group.rank :: group.size])
-    (group.size * F.cross_entropy(logits, labels[group.rank :: group.size], reduction="sum") / count).backward()
-    return {**gradients(model), "running_var": model.stem.bn_conv1.running_var}
+    frames, labels = frames_and_labels(count)
+    own = torch.arange(count)[group.rank :: group.size]
+    counted = torch.ones(max(1, len(own)), dtype=torch.bool)
+    if not len(own):
+        own, counted[0] = torch.tensor([0]), False  # a stand-in
+    windows = [Window(0, 0, False)] * len(own)
+    batch = ClipBatch(frames[own], torch.eye(CLASSES)[labels[own]], counted, windows, own.tolist(), [])
+    result = stepper.step(batch, 0, count)
+    assert result.clips == int(counted.sum())
+    return {"loss": group.total([result.loss]), **state_of(model)}
+
+
+def state_of(model):
+    """Copies of its gradients, weights and first running statistics."""
+    gradients = {f"grad {name}": p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    running = {name: getattr(model.stem.bn_conv1, name).clone() for name in ("running_mean", "running_var")}
+    return gradients | {name: p.detach().clone() for name, p in model.named_parameters()} | running
 
 
 def norm_and_input(case, clips):
@@ -122,8 +127,10 @@ def compute(group):
         "total": group.total([group.rank + 1, 0.1]),
         "any": (group.any(group.rank == 1), group.any(False)),
         "gather": group.gather({"rank": group.rank}),
-        "gradients": {count: shared_gradients(group, count) for count in (7, group.size - 1)},
-        "synced gradients": synced_gradients(group, 7),
+        "steps": {count: stepped(group, count) for count in (7, group.size - 1)},
+        "synced steps": {
+            micro: stepped(group, 7, live_first=True, micro_batch=micro) for micro in SYNCED_MICRO_BATCHES
+        },
         "norms": {case: shared_norm(group, case) for case in NORM_CASES},
     }
 

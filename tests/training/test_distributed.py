@@ -1,6 +1,7 @@
 """Several processes train as one: the same gradients, the same statistics, and they meet again after one is killed."""
 
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -90,32 +91,56 @@ def check_small_talk(told):
         assert each["gather"] == [{"rank": other} for other in range(size)]
 
 
-def check_gradients(told):
-    """Against one process, plain autograd, one batch."""
-    for count in (7, len(told) - 1):
-        model = ddp_worker.network()
-        clips, labels = ddp_worker.clips_and_labels(count)
-        F.cross_entropy(model(clips), labels).backward()
-        whole = ddp_worker.gradients(model)
-        for each in told:
-            assert each["gradients"][count].keys() == whole.keys()
-            for name, value in each["gradients"][count].items():
-                assert (value - whole[name]).norm() <= 1e-5 * whole[name].norm(), name
+def prepared(frames):
+    """BGR minus the mean, (N, 3, T, H, W): the release's preprocessing, channel by channel."""
+    r, g, b = (frames[..., i].to(torch.float32) for i in range(3))
+    return torch.stack([b - 104, g - 117, r - 123], dim=1)
 
 
-def check_synced_gradients(told):
-    model = ddp_worker.network(live_first=True)
-    clips, labels = ddp_worker.clips_and_labels(7)
-    F.cross_entropy(model(clips), labels).backward()
-    whole = {**ddp_worker.gradients(model), "running_var": model.stem.bn_conv1.running_var}
-    assert "stem.bn_conv1.weight" in whole
+def whole_step(count, parts, *, live_first=False):
+    """The step in one process by plain autograd, the clips going through the network in these parts."""
+    model = ddp_worker.network(live_first=live_first)
+    frames, labels = ddp_worker.frames_and_labels(count)
+    loss = torch.zeros(())
+    for part in parts:
+        logits = model(prepared(frames[part]))
+        loss = loss + F.cross_entropy(logits, labels[part], reduction="sum", label_smoothing=ddp_worker.SMOOTHING)
+    (loss / count).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter -= ddp_worker.RATE * parameter.grad
+    return {"loss": [loss.item()], **ddp_worker.state_of(model)}
+
+
+def check_step(told, whole):
     for each in told:
-        assert each["synced gradients"].keys() == whole.keys()
-        for name, value in each["synced gradients"].items():
-            assert (value - whole[name]).norm() <= 1e-5 * whole[name].norm(), (
-                name,
-                (value - whole[name]).norm() / whole[name].norm(),
-            )
+        assert each.keys() == whole.keys()
+        assert each["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+        for name in whole.keys() - {"loss"}:
+            assert (each[name] - whole[name]).norm() <= 1e-5 * whole[name].norm(), name
+
+
+def check_steps(told):
+    """Of all clips at once: that they were shared out, two at a time, makes no difference."""
+    for count in (7, len(told) - 1):
+        check_step([each["steps"][count] for each in told], whole_step(count, [list(range(count))]))
+
+
+def check_synced_steps(told):
+    """A first batch norm that learns sees what is in the network on all processes at the same time."""
+    size = len(told)
+    for micro in ddp_worker.SYNCED_MICRO_BATCHES:
+        shares = [list(range(7))[rank::size] for rank in range(size)]
+        at_once = micro or 7
+        parts = [
+            [clip for share in shares for clip in share[start : start + at_once]]
+            for start in range(0, len(shares[0]), at_once)
+        ]
+        assert sorted(itertools.chain(*parts)) == list(range(7))
+        whole = whole_step(7, parts, live_first=True)
+        assert "grad stem.bn_conv1.weight" in whole
+        check_step([each["synced steps"][micro] for each in told], whole)
 
 
 def check_norm(told, case):
@@ -143,12 +168,12 @@ def test_two_processes_talk(two):
     check_small_talk(two[0][0])
 
 
-def test_two_processes_have_the_gradient_of_one_batch(two):
-    check_gradients(two[0][0])
+def test_two_processes_do_the_step_of_one_batch(two):
+    check_steps(two[0][0])
 
 
-def test_two_processes_with_a_synchronised_norm_have_the_gradient_of_one_batch(two):
-    check_synced_gradients(two[0][0])
+def test_two_processes_with_a_synchronised_norm_do_the_step_of_one_batch(two):
+    check_synced_steps(two[0][0])
 
 
 @pytest.mark.parametrize("case", ddp_worker.NORM_CASES)
@@ -174,7 +199,7 @@ def test_new_processes_meet_where_killed_ones_have_met(two):
 @pytest.mark.slow
 def test_three_processes(three):
     check_small_talk(three)
-    check_gradients(three)
+    check_steps(three)
     for case in ddp_worker.NORM_CASES:
         check_norm(three, case)
 
@@ -182,8 +207,8 @@ def test_three_processes(three):
 @pytest.mark.slow
 def test_four_processes(four):
     check_small_talk(four)
-    check_gradients(four)
-    check_synced_gradients(four)
+    check_steps(four)
+    check_synced_steps(four)
     for case in ddp_worker.NORM_CASES:
         check_norm(four, case)
 

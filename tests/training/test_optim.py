@@ -50,6 +50,7 @@ def test_optimizers(name, kind):
     model = create_model("resnet14", num_classes=3)
     optimizer = make_optimizer(model, Optim(name, lr=0.1, momentum=0.7, weight_decay=0.03))
     assert type(optimizer) is kind
+    assert optimizer.defaults["fused"]
     assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 0.03}
     if name == "sgd":
         assert {g["momentum"] for g in optimizer.param_groups} == {0.7}

@@ -31,7 +31,7 @@ def reports(out):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_run_of_several_processes(two_classes, weights, tmp_path, processes):
-    """One writer, every video scored once; with statistics of all processes' clips the losses of one process."""
+    """One writer; with statistics of all processes' clips the losses of one process."""
     split = ("--weights", str(weights), "--val-fraction", "0.3", "--epochs", "2", "--sync-bn", "--dropout", "0")
     command = [*TORCHRUN, f"--nproc-per-node={processes}", *train_args(two_classes, tmp_path / "run", *split)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
@@ -159,6 +159,8 @@ def test_all_processes_score_what_is_saved_and_stop_together(listed, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, said, notes = watched(listed, tmp_path, "undisturbed", whole)
     assert code == 0, said[-3000:]
+    scored = [[(notes / f"videos_{rank}_{number}").read_text() for rank in (0, 1)] for number in (0, 1, 2)]
+    assert scored == [["11", "11"], ["11", "11"], ["1", "1"]]  # of 22 to validate, twice, and 2 to test: each once
     for number in (0, 1):  # the validations; the test is of ``best``
         first, second = (torch.load(notes / f"buffers_{rank}_{number}.pt") for rank in (0, 1))
         assert all(torch.equal(value, second[name]) for name, value in first.items())
