@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pseudo3d.commands import launch as module
-from pseudo3d.commands.launch import launch, run_forwarding
+from pseudo3d.commands.launch import check_gpus, launch, run_forwarding
 from pseudo3d.errors import Pseudo3dError
 
 TORCHRUN = (sys.executable, "-m", "pseudo3d.commands.launch", "--standalone", "--nproc-per-node", "2")
@@ -45,7 +45,6 @@ def started(monkeypatch):
 
 
 def test_the_same_command_is_started_once_a_gpu(started, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert launch(4, ["ucf101_p3d", "--data", "d", "--out", "o"]) == 7
     [(command, environ)] = started
@@ -59,10 +58,9 @@ def test_the_same_command_is_started_once_a_gpu(started, monkeypatch):
     assert started[1][1]["OMP_NUM_THREADS"] == "3"
 
 
-@pytest.mark.parametrize("device", [["--device", "cpu"], ["--device=cpu"]])
-def test_processors_need_no_gpu(started, monkeypatch, device):
+def test_processors_need_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert launch(2, ["--data", "d", *device]) == 7
+    check_gpus(2, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -74,11 +72,11 @@ def test_processors_need_no_gpu(started, monkeypatch, device):
         (0, 3, "--gpus must be at least 1, got 0"),
     ],
 )
-def test_more_processes_than_gpus(started, monkeypatch, gpus, present, line):
+def test_more_processes_than_gpus(monkeypatch, gpus, present, line):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
-    with pytest.raises(Pseudo3dError, match=line):
-        launch(gpus, ["--data", "d", "--device", "cuda"])
-    assert not started
+    for device in ("cuda", "auto"):
+        with pytest.raises(Pseudo3dError, match=line):
+            check_gpus(gpus, device)
 
 
 def run_child(code):

@@ -27,8 +27,8 @@ def calls(monkeypatch):
         seen["train"] = (config, out, more)
         return TrainResult(out, out / "checkpoints" / "best", {"video hit@1": 0.5}, 12.0)
 
-    def dry_run(samples, config):
-        seen["dry_run"] = (len(samples), config)
+    def dry_run(samples, config, processes):
+        seen["dry_run"] = (len(samples), config, processes)
         return "clips 4 x 3"
 
     def launch(gpus, args):
@@ -38,6 +38,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(pseudo3d.training.loop, "train", train)
     monkeypatch.setattr(pseudo3d.training.dry_run, "dry_run", dry_run)
     monkeypatch.setattr(pseudo3d.commands.launch, "launch", launch)
+    monkeypatch.setattr(pseudo3d.commands.launch, "check_gpus", lambda *asked: seen.setdefault("gpus", asked))
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return seen
@@ -60,7 +61,7 @@ def test_defaults(calls, two_classes, tmp_path, capsys):
 
 def test_every_option_reaches_the_config(calls, two_classes, tmp_path, capsys):
     assert p3d_train(
-        "finetune", "--data", two_classes, "--out", tmp_path / "run", "--epochs", 3, "--no-freeze-bn", "--optim.gamma",
+        "finetune", "--data", two_classes, "--out", tmp_path / "run", "--epochs", 3, "--no-freeze-bn", "--optim.lr",
         "0.5", "--augment.flip", "--augment.pieces", 5, "--class-weights", "balanced", "--resize", 40, 50,
         "--resume", "auto", "--tensorboard", "--wandb", "project",
     ) == 0  # fmt: skip
@@ -72,12 +73,12 @@ def test_every_option_reaches_the_config(calls, two_classes, tmp_path, capsys):
         freeze_bn=False,
         class_weights="balanced",
         resize=(40, 50),
-        optim=replace(start.optim, gamma=0.5),
+        optim=replace(start.optim, lr=0.5),
         augment=replace(start.augment, flip=True, pieces=5),
     )
     assert more == {"resume": "auto", "tensorboard": True, "wandb": "project", "quiet": False}
     assert capsys.readouterr().err == (
-        "p3d: recipe finetune: freeze-bn False, resize 40 50, epochs 3, class-weights balanced, optim.gamma 0.5, "
+        "p3d: recipe finetune: freeze-bn False, resize 40 50, epochs 3, class-weights balanced, optim.lr 0.5, "
         "augment.flip True, augment.pieces 5\n"
     )
 
@@ -86,6 +87,20 @@ def test_every_option_reaches_the_config(calls, two_classes, tmp_path, capsys):
 def test_weights_without_a_recipe_are_fine_tuned(calls, two_classes, tmp_path, form):
     assert p3d_train("--data", two_classes, "--out", tmp_path / "run", *form) == 0
     assert calls["train"][0] == replace(get_recipe("finetune"), weights="imagenet")
+
+
+@pytest.mark.parametrize("form", [["--weights", "random"], ["--weights=random"]])
+def test_random_weights_are_trained_from_scratch(calls, two_classes, tmp_path, form):
+    assert p3d_train("--data", two_classes, "--out", tmp_path / "run", *form) == 0
+    assert calls["train"][0] == get_recipe("scratch")
+
+
+def test_epochs_take_the_place_of_a_recipes_steps(calls, two_classes, tmp_path, capsys):
+    assert p3d_train("ucf101_p3d", "--data", two_classes, "--out", tmp_path / "run", "--epochs", 30) == 0
+    assert calls["train"][0] == replace(get_recipe("ucf101_p3d"), epochs=30, iterations=None)
+    assert capsys.readouterr().err == "p3d: recipe ucf101_p3d: iterations None\n"
+    assert p3d_train("scratch", "--data", two_classes, "--out", tmp_path / "run", "--iterations", 9) == 0
+    assert calls["train"][0] == replace(get_recipe("scratch"), iterations=9)
 
 
 def test_the_config_of_a_run_is_a_recipe(calls, two_classes, tmp_path, capsys):
@@ -134,7 +149,7 @@ def test_a_file_that_is_no_config(calls, two_classes, tmp_path, capsys, text, me
 def test_gpus_start_processes(calls, two_classes, tmp_path, form):
     args = ["ucf101_p3d", "--data", str(two_classes), "--out", str(tmp_path / "run"), "--epochs", "2"]
     assert p3d_train(*args[:3], *form, *args[3:]) == 3
-    assert calls == {"launch": (2, args)}
+    assert calls == {"launch": (2, args), "gpus": (2, "auto")}
 
 
 def test_the_device_of_a_config_counts(calls, two_classes, tmp_path):
@@ -142,7 +157,7 @@ def test_the_device_of_a_config_counts(calls, two_classes, tmp_path):
     path.write_text(replace(get_recipe("scratch"), device="cpu").to_json())
     args = [str(path), "--data", str(two_classes), "--out", str(tmp_path / "run")]
     assert p3d_train(*args, "--gpus", 2) == 3
-    assert calls == {"launch": (2, [*args, "--device", "cpu"])}
+    assert calls == {"launch": (2, [*args, "--device", "cpu"]), "gpus": (2, "cpu")}
 
 
 def test_a_scheduler_that_speaks_of_one_process(calls, two_classes, tmp_path, monkeypatch):
@@ -157,7 +172,7 @@ def test_wrong_options_are_told_before_processes_start(calls, two_classes, tmp_p
     assert "--epochs must be at least 1" in mistake(capsys, *args, "--epochs", 0)
     nowhere = ("train", "--data", tmp_path / "nothing", "--out", tmp_path / "run", "--gpus", 2)
     assert "does not exist" in mistake(capsys, *nowhere)
-    assert not calls
+    assert "launch" not in calls
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -172,10 +187,15 @@ def test_of_several_processes_the_first_one_speaks(calls, two_classes, tmp_path,
 
 
 def test_a_dry_run_needs_no_out(calls, two_classes, capsys):
-    assert p3d_train("demo", "--data", two_classes, "--dry-run", "--gpus", 2, "--epochs", 2) == 0
-    assert calls == {"dry_run": (12, replace(get_recipe("demo"), epochs=2))}
+    assert p3d_train("demo", "--data", two_classes, "--dry-run", "--epochs", 2) == 0
+    assert calls == {"dry_run": (12, replace(get_recipe("demo"), epochs=2), 1)}
     said = capsys.readouterr()
     assert (said.out, said.err) == ("clips 4 x 3\n", "")
+
+
+def test_a_dry_run_is_of_one_of_the_processes(calls, two_classes):
+    assert p3d_train("demo", "--data", two_classes, "--dry-run", "--gpus", 2) == 0
+    assert calls == {"dry_run": (12, get_recipe("demo"), 2), "gpus": (2, "auto")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -203,6 +223,18 @@ def test_help_names_the_recipes_and_their_values(capsys, monkeypatch):
 
 
 def test_the_config_that_is_trained_can_be_read_again(calls, two_classes, tmp_path):
-    p3d_train("--data", two_classes, "--out", tmp_path / "run", "--augment.pieces", 3, "--optim.milestones", 0.2, 0.7)
+    p3d_train(
+        "--data",
+        two_classes,
+        "--out",
+        tmp_path / "run",
+        "--augment.pieces",
+        3,
+        "--optim.schedule",
+        "step",
+        "--optim.milestones",
+        0.2,
+        0.7,
+    )
     config = calls["train"][0]
     assert TrainConfig.from_json(config.to_json()) == config

@@ -30,6 +30,27 @@ def test_the_head_of_the_same_classes_is_kept(named):
     assert build(named, ("a", "b"), head="new").class_names == ("a", "b")
 
 
+def test_blocks_are_those_of_the_weights(tmp_path):
+    save_pretrained(create_model("p3d_resnet14", num_classes=2, blocks="CA"), tmp_path / "ca")
+    assert build(tmp_path / "ca", ("a", "b"), head="new").architecture.blocks == "CA"
+    with pytest.raises(Pseudo3dError, match=r"are for blocks 'CA', the model has 'ABC'; leave blocks out, or use c"):
+        build(tmp_path / "ca", ("a", "b"), head="new", blocks="ABC")
+    with pytest.raises(Pseudo3dError, match=r"looks like .*p3d_resnet14.*, the model is resnet14; use p3d_resnet14"):
+        build(tmp_path / "ca", ("a", "b"), head="new", model="resnet14")
+    assert build_model(small_config(), ("a", "b")).architecture.blocks == "ABC"
+
+
+@pytest.mark.parametrize("recipe", ["scratch", "finetune"])
+def test_a_new_head_begins_as_the_recipe_says(named, recipe):
+    classes = tuple(map(str, range(50)))  # 50 * 2048 numbers: their deviation is known to half a percent
+    start = {"weights": str(named), "head": "new"} if recipe == "finetune" else {}
+    for given, std in ((None, 0.01), (0.001, 0.001), (0.0, 0.0)):
+        model = build_model(small_config(recipe, head_std=given, **start), classes)
+        assert model.fc.weight.std().item() == pytest.approx(std, rel=0.02)
+        assert not model.fc.bias.any()
+    assert torch.equal(build(named, NAMES, head_std=0.001).fc.weight, from_pretrained(named).fc.weight)
+
+
 @pytest.mark.parametrize(
     ("class_names", "message"),
     [

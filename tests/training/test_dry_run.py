@@ -4,15 +4,16 @@ import re
 from dataclasses import replace
 
 import pytest
-import torch.nn as nn
+import torch
 from tiny import SMALL, mistake, names, small_config, write_two_classes
+from torch import nn
 
 from pseudo3d import Pseudo3dError
 from pseudo3d.data.annotations import read_samples
 from pseudo3d.data.dataset import TrainingClips
 from pseudo3d.data.sampler import StepSampler
 from pseudo3d.training import dry_run as module
-from pseudo3d.training.distributed import SINGLE
+from pseudo3d.training.distributed import SINGLE, first_alone
 from pseudo3d.training.dry_run import dry_run
 from pseudo3d.training.loop import make_trainer
 from pseudo3d.training.sides import split_samples
@@ -68,6 +69,46 @@ def test_it_looks_into_the_videos_of_the_batch_only(samples, indexed):
     keys = StepSampler(len(side), 2, seed=config.seed).keys(0)
     assert sorted(indexed) == sorted(side.root / side.samples[key.video].path for key in keys)
     assert len(indexed) == 2 < len(samples)
+
+
+def test_of_a_large_batch_it_looks_at_a_few_clips(samples, indexed, monkeypatch):
+    """Else a batch of 128 long videos would take minutes; what is said is of the whole batch."""
+    monkeypatch.setattr(module, "MOST_CLIPS", 2)
+    told = {}
+    monkeypatch.setattr(module, "_times", lambda trainer, seconds: told.update(seconds._asdict()) or [])
+    monkeypatch.setattr(module, "_timed_twice", lambda work: (work(), 1.0))
+    lines = dry_run(samples, small_config(batch_size=4)).splitlines()
+    assert len(indexed) == 2
+    assert lines[2].startswith("a batch: 4 clips of 16 frames, uint8 (4, 16, 32, 32, 3)")
+    assert "in 1 micro-batch of 4" in lines[2]
+    assert lines[4].startswith("loss of the first 2 clips: ")
+    assert (told["loading"], told["stepping"]) == (2.0, 2.0)  # two clips took one second
+
+
+def test_what_one_of_several_processes_would_do(samples, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    room = {}
+    monkeypatch.setattr(module, "check_memory", lambda need, clips, *_, **__: room.update(clips=clips))
+    lines = dry_run(samples, small_config(batch_size=4, sync_bn=True), 2).splitlines()
+    assert room == {"clips": 2}
+    assert lines[2] == (
+        "a batch: 2 clips of 16 frames in each of 2 processes, uint8 (2, 16, 32, 32, 3) out of frames resized to "
+        "(36, 48), in 1 micro-batch of 2"
+    )
+    assert lines[3] == "targets: float32 (2, 2)"
+
+
+@pytest.mark.usefixtures("eight")
+def test_several_processes_share_the_videos(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    trainer = make_trainer(samples, small_config(epochs=5, workers=3), tmp_path, first_alone("cpu", 2))
+    seconds = module._Seconds(looking=10.0, loading=6.0, stepping=3.0, opening=7.0, reading=4.0, scoring=0.5)
+    text = "\n".join(module._times(trainer, seconds))
+    assert f"{10 * len(samples) / 2:.0f} s for the first look at all videos" in text
+    # of eight processors this one has four, one of which is the network's, which has to wait for three that load
+    assert f"{trainer.steps * 3} s for {trainer.steps} steps" in text
+    half = -(-len(trainer.sides.test) // 2)
+    assert f"{7 + half * 4 / 3:.0f} s for the test" in text
 
 
 def test_a_bad_video_of_the_batch_is_named(tmp_path, indexed):

@@ -68,6 +68,7 @@ def test_ucf101(name, clips):
     rates = [rate(config, step) for step in (0, 2999, 3000, 5999, 6000, 7499)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])  # divided by 10 every 3K steps
     assert config.temporal_init == ("gaussian" if name == "ucf101_p3d" else "identity")
+    assert config.head_std == 0.001
 
 
 def test_sports1m():

@@ -1,6 +1,5 @@
 """``p3d train --gpus N``: the same command once a GPU, under torchrun on this machine."""
 
-import itertools
 import logging
 import os
 import signal
@@ -27,22 +26,21 @@ def launch(gpus: int, args: Sequence[str]) -> int:
 
     Returns:
         The exit code of the process that failed first (128 + the number of the signal that ended it), else 0.
-
-    Raises:
-        Pseudo3dError: more processes than GPUs.
     """
-    _check_gpus(gpus, args)
     command = [sys.executable, "-m", "pseudo3d.commands.launch", "--standalone", "--nproc-per-node", str(gpus)]
     environ = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": _TIME_TO_END, **os.environ}
     return run_forwarding([*command, "-m", "pseudo3d.cli", "train", *args], environ)
 
 
-def _check_gpus(gpus: int, args: Sequence[str]) -> None:
+def check_gpus(gpus: int, device: str) -> None:
+    """Refuse more processes than this machine has GPUs, unless the device is "cpu".
+
+    Raises:
+        Pseudo3dError: it says how many GPUs there are.
+    """
     if gpus < 1:
         raise Pseudo3dError(f"--gpus must be at least 1, got {gpus}")
-    devices = [value for option, value in itertools.pairwise(args) if option == "--device"]
-    devices += [arg.partition("=")[2] for arg in args if arg.startswith("--device=")]
-    if "cpu" in devices:
+    if device == "cpu":
         return
     import torch
 
@@ -59,8 +57,10 @@ def run_forwarding(command: Sequence[str], environ: dict[str, str]) -> int:
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+
     def forward(number: int, frame: FrameType | None) -> None:
-        number = signal.SIGTERM if number == signal.SIGHUP else number
+        number = signal.SIGTERM if number == hangup else number
         if child is None:
             early.append(number)
         else:
@@ -68,7 +68,7 @@ def run_forwarding(command: Sequence[str], environ: dict[str, str]) -> int:
 
     before = {
         number: signal.signal(number, forward)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for number in {signal.SIGTERM, signal.SIGINT, hangup}
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup sets it
     }
     try:

@@ -1,10 +1,11 @@
 """``p3d train``."""
 
 import inspect
+import itertools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -20,7 +21,19 @@ _marked: Any = Annotated  # of types that are made at run time, which no type ch
 _GROUPS = {
     "network": (
         "What is trained, from which weights, on which frames.",
-        ("model", "weights", "head", "temporal_init", "blocks", "style", "dropout", "freeze_bn", "size", "resize"),
+        (
+            "model",
+            "weights",
+            "head",
+            "head_std",
+            "temporal_init",
+            "blocks",
+            "style",
+            "dropout",
+            "freeze_bn",
+            "size",
+            "resize",
+        ),
     ),
     "training": (
         "How long, how many clips at once, towards what.",
@@ -43,8 +56,9 @@ _HELP = """Train a network on labelled videos, then test it by the paper's proto
 
     p3d train [RECIPE] --data DATA --out RUN [options]
 
-    A recipe is a set of values for the options below; options change it. Without one it is finetune when --weights are
-    given, else scratch. The config.json of an earlier run is one too. The values below are those of {name}.
+    A recipe is a set of values for the options below; options change it. Without one it is finetune when --weights
+    (other than random) are given, else scratch. The config.json of an earlier run is one too. The values below are
+    those of {name}.
 
     {recipes}
 
@@ -58,11 +72,12 @@ _HELP = """Train a network on labelled videos, then test it by the paper's proto
         data: a folder per class, split/class/file, a `path label` list (.txt) or a CSV with a header.
         out: the run's folder: config, metrics, curves, checkpoints. A dry run needs none.
         groups: file of `path group` lines; videos of one group stay on one side of a split.
-        resume: "auto" goes on from the last whole checkpoint in the run's folder, or begins when there is none; the
+        resume: "auto" goes on from the newest checkpoint in the run's folder, or begins when there is none; the
             folder of a checkpoint goes on from that one; "never" wants a new run.
         gpus: processes of this machine that share each step's clips, one a GPU, or with device cpu on its processors.
-            A dry run is one process.
-        dry_run: load one batch, run one step, say shapes, memory and about how long the run will take; write nothing.
+            A dry run is the first of them.
+        dry_run: load one batch (16 clips of a larger one), run one step, say shapes, memory and about how long the
+            run will take; write no run.
         tensorboard: write scalars, sample clips and the confusion matrix to RUN/tensorboard.
         wandb: report to this project of Weights & Biases (pip install "pseudo3d[wandb]").
 """
@@ -74,13 +89,14 @@ def run(args: Sequence[str]) -> int:
 
     rest = list(args)
     named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    given = _given(rest)
     if named is None:
-        named = "finetune" if any(arg.split("=")[0] == "--weights" for arg in rest) else "scratch"
+        named = "finetune" if given.get("--weights", "random") != "random" else "scratch"
     start = _starting_config(named)
     sections = _sections(start)
     unprefixed = _marked[sections, tyro.conf.arg(name="")]  # --epochs, not --options.epochs
     defaults = sections()
-    no_out: Any = Path() if {"--dry-run", "--dry_run"} & set(rest) else tyro.MISSING
+    no_out: Any = Path() if "--dry-run" in given else tyro.MISSING
 
     def train(
         data: Path,
@@ -93,9 +109,9 @@ def run(args: Sequence[str]) -> int:
         wandb: str | None = None,
         options: unprefixed = defaults,  # type: ignore[valid-type]
     ) -> int:
-        config = _config(start, options)
+        config = _config(start, options, given)
         if dry_run:
-            return _dry_run(data, groups, config)
+            return _dry_run(data, groups, config, gpus)
         if gpus is not None and os.environ.get("WORLD_SIZE", "1") == "1":  # which torchrun sets, and some schedulers
             return _launch(gpus, args, data, groups, config)
         said = _said(named, start, config)
@@ -161,19 +177,54 @@ def _recipes() -> str:
     )
 
 
-def _config(start: "TrainConfig", options: Any) -> "TrainConfig":
+def _given(args: Sequence[str]) -> dict[str, str]:
+    """The options on the command line, by their names with hyphens, each with the word after it."""
+    found = {}
+    for arg, after in itertools.zip_longest(args, args[1:], fillvalue=""):
+        if arg.startswith("--"):
+            name, equals, value = arg.partition("=")
+            found[name.replace("_", "-")] = value if equals else after
+    return found
+
+
+def _config(start: "TrainConfig", options: Any, given: Mapping[str, str]) -> "TrainConfig":
+    """The recipe with the options.
+
+    Raises:
+        Pseudo3dError: an option out of range, or one that nothing comes of.
+    """
+    from pseudo3d.errors import Pseudo3dError
+
     values: dict[str, Any] = {}
     for group, (_, names) in _GROUPS.items():
         section = getattr(options, group)
         values |= {name: getattr(section, name) for name in names} if names else {group: section}
-    return replace(start, **values)
+    if "--epochs" in given:
+        if given.get("--iterations", "None") != "None":
+            raise Pseudo3dError("--epochs and --iterations both say how long to train: leave one of them out")
+        values["iterations"] = None
+    config = replace(start, **values)
+    random, schedule = config.weights == "random", config.optim.schedule
+    for option, idle, use in (
+        ("--temporal-init", random, "without --weights"),
+        ("--head", random and config.head == "auto", "without --weights"),
+        ("--head-std", config.head == "auto" and not random, "with --head auto"),
+        ("--optim.milestones", schedule != "step", f"with --optim.schedule {schedule}"),
+        ("--optim.gamma", schedule != "step", f"with --optim.schedule {schedule}"),
+        ("--optim.momentum", config.optim.name != "sgd", f"with --optim.name {config.optim.name}"),
+        ("--augment.piece-seconds", config.augment.pieces is None, "without --augment.pieces"),
+    ):
+        if option in given and idle:
+            raise Pseudo3dError(f"{option} changes nothing {use}: leave it out, or change that")
+    return config
 
 
 def _launch(gpus: int, args: Sequence[str], data: Path, groups: Path | None, config: "TrainConfig") -> int:
     """The same command in so many processes, once the data have been read: a mistake in them is told once."""
-    from pseudo3d.commands.launch import launch
+    from pseudo3d.commands.launch import check_gpus, launch
     from pseudo3d.data.annotations import read_samples
 
+    check_gpus(gpus, config.device)
     read_samples(data, groups=groups)
     words = _without_gpus(args)
     if config.device == "cpu" and not any(word.split("=")[0] == "--device" for word in words):
@@ -207,11 +258,14 @@ def _changes(start: Any, config: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _dry_run(data: Path, groups: Path | None, config: "TrainConfig") -> int:
+def _dry_run(data: Path, groups: Path | None, config: "TrainConfig", gpus: int | None) -> int:
+    from pseudo3d.commands.launch import check_gpus
     from pseudo3d.data.annotations import read_samples
     from pseudo3d.training.dry_run import dry_run
 
-    print(dry_run(read_samples(data, groups=groups), config))
+    if gpus is not None:
+        check_gpus(gpus, config.device)
+    print(dry_run(read_samples(data, groups=groups), config, gpus or 1))
     return 0
 
 

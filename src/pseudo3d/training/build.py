@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.inference import check_takes_rgb
 from pseudo3d.models import VideoModel, create_model
@@ -29,7 +31,7 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
         model = create_model(
             config.model or DEFAULT_MODEL,
             num_classes=len(class_names),
-            blocks=config.blocks,
+            blocks=config.blocks or "ABC",
             style=config.style or "caffe",
             dropout=config.dropout,
         )
@@ -50,6 +52,10 @@ def build_model(config: TrainConfig, class_names: Sequence[str]) -> VideoModel:
             temporal_init=config.temporal_init,
         )
         check_takes_rgb(config.weights, model.architecture.in_channels)
+    if config.head_std is not None and (config.weights == "random" or config.head == "new"):
+        head = model.get_submodule(model.head_name)
+        assert isinstance(head, nn.Linear)
+        nn.init.normal_(head.weight, std=config.head_std)
     model.preprocessing = _sized(model, config)
     model.class_names = tuple(class_names)
     return model

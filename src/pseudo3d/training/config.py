@@ -57,9 +57,10 @@ class TrainConfig:
         model: a name of ``p3d models``; None for that of the weights (a 2-D ResNet's P3D network), else p3d_resnet50.
         weights: what to start from: a pretrained folder, a weights file, "imagenet", "hf:owner/name", or "random".
         head: "new" trains a new head; "auto" keeps that of the weights.
+        head_std: standard deviation of the Gaussian weights of a new head; None for the network's own (0.01).
         temporal_init: of the temporal filters that a 2-D network lacks: "identity" computes what that network does,
             "gaussian" is the paper's.
-        blocks: order of the P3D blocks.
+        blocks: order of the P3D blocks; None for that of the weights, "ABC" where these have none.
         style: "caffe", "torchvision" or "port"; None for that of the weights.
         dropout: before the head; None for the network's.
         freeze_bn: keep every batch norm but the first as it is (paper 3.3: for fine-tuning).
@@ -94,7 +95,7 @@ class TrainConfig:
         workers: decoding processes; None for none on up to 2 processors, else up to 8.
         sync_bn: with several processes, the batch norms that learn see the micro-batches of all of them.
         checkpoint_activations: compute the activations of each block again in the backward pass instead of keeping
-            them: much less memory for about a third more time.
+            them: less memory for more time.
         compile: compile the network with torch.compile; pays off in runs of hours, the first steps take minutes.
         seed: of everything random.
         license: of the trained weights, for the model card, e.g. cc-by-4.0; None when you have not decided.
@@ -104,8 +105,9 @@ class TrainConfig:
     model: str | None = None
     weights: str = "random"
     head: Head = "new"
+    head_std: float | None = None
     temporal_init: TemporalInit = "identity"
-    blocks: str = "ABC"
+    blocks: str | None = None
     style: Style | None = None
     dropout: float | None = None
     freeze_bn: bool = False
@@ -146,6 +148,7 @@ class TrainConfig:
         _check("seed", self.seed, 0)
         _check("workers", self.workers, 0)
         _check("size", self.size, 32)
+        _check("head_std", self.head_std, 0)
         for name in ("val_fraction", "label_smoothing", "dropout", "max_bad"):
             _check(name, getattr(self, name), 0, below=1)
         _check("test_fraction", self.test_fraction, 0, below=1, above=True)

@@ -122,6 +122,37 @@ class Group:
 SINGLE = Group()
 
 
+class FirstAlone(Group):
+    """The first of several processes without the others, who are taken to say and do what it does itself.
+
+    What one of them has to load, hold and compute can be seen before any is started.
+
+    Example:
+        >>> FirstAlone(0, 4).gather("a")
+        ['a', 'a', 'a', 'a']
+    """
+
+    def gather(self, obj: Any) -> list[Any]:
+        """The object, as often as there are processes."""
+        return [obj] * self.size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model itself."""
+        return model
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """They are the same."""
+
+
+def first_alone(device: str, size: int) -> Group:
+    """What ``open_group`` would give the first of ``size`` processes of this machine, which is alone here."""
+    if size == 1:
+        return SINGLE
+    chosen = _own_device(device, 0, size)
+    _share_threads(size)
+    return FirstAlone(0, size, str(chosen), (0, size))
+
+
 @contextmanager
 def open_group(device: str) -> Iterator[Group]:
     """The group that torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) puts this process in; else ``SINGLE``.

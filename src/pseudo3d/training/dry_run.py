@@ -17,12 +17,13 @@ from torch import Tensor
 from pseudo3d.cpus import available_cpus
 from pseudo3d.data.annotations import SampleList
 from pseudo3d.data.dataset import ClipBatch, TrainingClips, load, make_loader
+from pseudo3d.data.sampler import StepSampler
 from pseudo3d.errors import Pseudo3dError, first_few
 from pseudo3d.evaluation.protocols import count_hits
 from pseudo3d.features.encoding import decode_here
 from pseudo3d.inference import ClipRunner
 from pseudo3d.training.config import TrainConfig
-from pseudo3d.training.distributed import SINGLE
+from pseudo3d.training.distributed import first_alone
 from pseudo3d.training.memory import (
     available_memory,
     check_memory,
@@ -30,7 +31,7 @@ from pseudo3d.training.memory import (
     too_little_beside_explained,
     too_little_explained,
 )
-from pseudo3d.training.step import NotFiniteError, StepResult, part_of
+from pseudo3d.training.step import NotFiniteError, StepResult
 from pseudo3d.video.clips import ClipPlan
 from pseudo3d.video.pool import Decoded
 from pseudo3d.video.transforms import center_window
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 SHORT = 10.0  # seconds of work after which a dry run does not do it again
+MOST_CLIPS = 16  # in its step: a large batch is no different, and loading 128 long videos would take minutes
 _TEST_VIDEOS = 3  # to read in a dry run
 
 Result = TypeVar("Result")
@@ -63,8 +65,7 @@ def check_room(trainer: "Trainer") -> Room:
     """
     stepper, config = trainer.stepper, trainer.config
     smallest = stepper.smallest
-    share = -(-min(config.batch_size, len(trainer.sides.train)) // trainer.group.size)
-    clips = min(config.micro_batch or share, share)
+    _, clips = _sizes(trainer)
 
     def loss_of(count: int) -> Tensor:
         return stepper.loss(_blank(trainer, count), stepper.model)[0]
@@ -78,14 +79,16 @@ def check_room(trainer: "Trainer") -> Room:
     return Room(need.of(clips), available)
 
 
-def dry_run(samples: SampleList, config: TrainConfig) -> str:
+def dry_run(samples: SampleList, config: TrainConfig, processes: int = 1) -> str:
     """Load one batch, do one step with it, and tell what a run would be like; nothing is kept.
 
-    Of the videos it looks into those of the batch and a few to test on.
+    Of a batch it takes the first micro-batch, and ``MOST_CLIPS`` clips at most. Of the videos it looks into those of
+    these clips and a few to test on, and what it finds out about their frames stays in the cache.
 
     Args:
         samples: labelled videos.
         config: the recipe.
+        processes: of this machine that would share the run; this is the first one, alone.
 
     Returns:
         Lines for a person: the videos, the shapes, the memory, and an estimate of the time that the run would take.
@@ -97,17 +100,18 @@ def dry_run(samples: SampleList, config: TrainConfig) -> str:
     from pseudo3d.training.loop import make_trainer
 
     with tempfile.TemporaryDirectory() as folder, too_little_beside_explained():
-        trainer = make_trainer(samples, config, Path(folder), SINGLE)
+        trainer = make_trainer(samples, config, Path(folder), first_alone(config.device, processes))
         room = check_room(trainer)
-        batch, looking, loading = _first_batch(trainer)
+        share, part = _sizes(trainer)
+        batch, looking, loading = _first_clips(trainer, min(part, MOST_CLIPS))
         scoring = _scoring(trainer)  # before the steps, which may spoil the weights
-        part, result, stepping = _stepped(trainer, batch)
-    stepping *= len(batch.targets) / len(part.targets)
+        result, stepping = _stepped(trainer, batch)
+    loading, stepping = (seconds * share / len(batch.targets) for seconds in (loading, stepping))
     return "\n".join(
         [
-            *_shapes(trainer, batch, part),
+            *_shapes(trainer, batch, share, part),
             *(f"cannot be read, another video took its place: {reason}" for _, reason in batch.bad),
-            f"loss of the first {len(part.targets)} clips: {result.loss / result.clips:.3f}",
+            f"loss of the first {len(batch.targets)} clips: {result.loss / result.clips:.3f}",
             _memory(room),
             *_times(trainer, _Seconds(looking, loading, stepping, *scoring)),
         ]
@@ -119,8 +123,8 @@ class _Seconds(NamedTuple):
 
     Args:
         looking: at a video for the first time.
-        loading: a batch.
-        stepping: with it.
+        loading: this process's clips of a batch.
+        stepping: with them.
         opening: what a validation or test begins with, its decoder processes among it.
         reading: the test's clips of a video.
         scoring: one of them.
@@ -134,17 +138,26 @@ class _Seconds(NamedTuple):
     scoring: float
 
 
-def _first_batch(trainer: "Trainer") -> tuple[ClipBatch, float, float]:
-    """The first step's clips, loaded in this process; seconds of the first look at one of its videos, and to load all.
+def _sizes(trainer: "Trainer") -> tuple[int, int]:
+    """Clips of a step that are this process's, and how many of them go through the network at once."""
+    config = trainer.config
+    share = -(-min(config.batch_size, len(trainer.sides.train)) // trainer.group.size)
+    return share, min(config.micro_batch or share, share)
+
+
+def _first_clips(trainer: "Trainer", count: int) -> tuple[ClipBatch, float, float]:
+    """So many clips, loaded in this process; seconds of the first look at one of their videos, and to load all.
 
     Worker processes would take longer to start than a batch takes.
     """
-    dataset, sampler, side = trainer.loader.dataset, trainer.sampler, trainer.sides.train
+    dataset, side = trainer.loader.dataset, trainer.sides.train
     assert isinstance(dataset, TrainingClips)
-    sampler.start, sampler.stop = 0, 1
+    sampler = StepSampler(len(side), count, seed=trainer.config.seed)
+    sampler.stop = 1
     keys = sampler.keys(0)
     started = time.perf_counter()
-    dataset.index.build([side.root / side.samples[key.video].path for key in keys])
+    paths = [side.root / side.samples[key.video].path for key in keys]
+    dataset.index.build(paths, sharing=trainer.group.on_machine[1])
     looking = (time.perf_counter() - started) / len(keys)
     loader = make_loader(dataset, sampler, workers=0)
 
@@ -180,17 +193,16 @@ def _scoring(trainer: "Trainer") -> tuple[float, float, float]:
     return opening, statistics.median(reading or [0.0]), seconds / runner.batch_size
 
 
-def _stepped(trainer: "Trainer", batch: ClipBatch) -> tuple[ClipBatch, StepResult, float]:
-    """A step with the first micro-batch: the clips, what came out first, and the seconds that it takes."""
-    part, numbers = part_of(batch, slice(0, trainer.config.micro_batch)), itertools.count()
-    results = []
+def _stepped(trainer: "Trainer", batch: ClipBatch) -> tuple[StepResult, float]:
+    """A step with these clips: what came out first, and the seconds that it takes."""
+    numbers, results = itertools.count(), []
 
     def step() -> None:
         number = next(numbers)
         try:
-            results.append(trainer.stepper.step(part, number))
+            results.append(trainer.stepper.step(batch, number, len(batch.targets) * trainer.group.size))
         except NotFiniteError as error:
-            names = first_few(trainer.sides.train.samples[video].path for video in part.videos)
+            names = first_few(trainer.sides.train.samples[video].path for video in batch.videos)
             raise Pseudo3dError(
                 f"{error} in step {number + 1} at learning rate {trainer.stepper.lr(number):.2g}, with the videos "
                 f"{names}; lower --optim.lr"
@@ -199,7 +211,7 @@ def _stepped(trainer: "Trainer", batch: ClipBatch) -> tuple[ClipBatch, StepResul
     if trainer.config.compile:
         step()  # compiles
     _, seconds = _timed_twice(step)
-    return part, results[0], seconds
+    return results[0], seconds
 
 
 def _timed_twice(work: Callable[[], Result]) -> tuple[Result, float]:
@@ -217,17 +229,17 @@ def _timed_twice(work: Callable[[], Result]) -> tuple[Result, float]:
     return result, seconds
 
 
-def _shapes(trainer: "Trainer", batch: ClipBatch, part: ClipBatch) -> list[str]:
+def _shapes(trainer: "Trainer", batch: ClipBatch, share: int, part: int) -> list[str]:
     sides, stepper, p = trainer.sides, trainer.stepper, trainer.model.preprocessing
-    size = len(part.targets)
-    parts = -(-len(batch.targets) // size)
+    parts, size = -(-share // part), trainer.group.size
+    shared = f" in each of {size} processes" if size > 1 else ""
     return [
         f"videos: {', '.join(f'{len(side)} {name}' for name, side in sides.named())}; "
         f"{len(sides.train.class_names)} classes",
         f"network: {trainer.model.architecture.name} on {stepper.device}, {str(stepper.dtype).removeprefix('torch.')}",
-        f"a batch: {len(batch.targets)} clips of {p.num_frames} frames, uint8 {tuple(batch.frames.shape)} out of "
-        f"frames resized to {p.resize}, in {parts} micro-batch{'es' if parts > 1 else ''} of {size}",
-        f"targets: float32 {tuple(batch.targets.shape)}",
+        f"a batch: {share} clips of {p.num_frames} frames{shared}, uint8 {(share, *batch.frames.shape[1:])} out of "
+        f"frames resized to {p.resize}, in {parts} micro-batch{'es' if parts > 1 else ''} of {part}",
+        f"targets: float32 {(share, *batch.targets.shape[1:])}",
     ]
 
 
@@ -238,18 +250,20 @@ def _memory(room: Room) -> str:
 
 def _times(trainer: "Trainer", seconds: _Seconds) -> list[str]:
     """What was measured, and what the run would take with its workers."""
-    config, sides, cpus = trainer.config, trainer.sides, available_cpus()
+    config, sides, size = trainer.config, trainer.sides, trainer.group.size
+    cpus = max(1, available_cpus() // size)
     busy = min(torch.get_num_threads(), cpus) if trainer.stepper.device.type == "cpu" else 1
 
     def paced(network: float, loading: float) -> float:
         return seconds_beside(network, loading, workers=trainer.workers, busy=busy, cpus=cpus)
 
     def scored(videos: int, clips: int) -> float:
-        return seconds.opening + videos * paced(clips * seconds.scoring, seconds.reading * clips / config.test_clips)
+        a_video = paced(clips * seconds.scoring, seconds.reading * clips / config.test_clips)
+        return seconds.opening + -(-videos // size) * a_video
 
     validations = 0 if sides.val is None else -(-trainer.epochs // config.val_every)
     parts = {
-        "the first look at all videos": seconds.looking * sum(len(side) for _, side in sides.named()),
+        "the first look at all videos": seconds.looking * sum(len(side) for _, side in sides.named()) / size,
         f"{trainer.steps} steps": trainer.steps * paced(seconds.stepping, seconds.loading),
         f"{validations} validations": validations * scored(len(sides.val or ()), config.val_clips),
         "the test": scored(len(sides.test), config.test_clips),

@@ -21,6 +21,7 @@ def scratch() -> TrainConfig:
     - Ours: AdamW at 0.001 with weight decay 0.05, a warm-up of one epoch and cosine decay, which need no tuning to a
       data set's size as the paper's steps do; gradients scaled down to norm 5 against early jumps; label smoothing 0.1;
       60 epochs, twice those of fine-tuning; no flip, which would swap classes such as left and right.
+    - Dropout is the network's own: of P3D 0.1 (paper 4, Sports-1M), of C3D 0.5 (release).
     - 20 test clips (paper 4, authors' answer).
     """
     return TrainConfig("scratch", epochs=60)
@@ -95,8 +96,8 @@ def ucf101_p3d() -> TrainConfig:
     - Paper 3.3: from ImageNet's ResNet-50, 160x160 crops out of 182x242, flip, batches of 128, SGD at 0.001 divided by
       10 every 3K steps, 7.5K steps, dropout 0.9, batch norms frozen but the first.
     - Authors' answers: 128 clips of 128 different videos; 20 test clips.
-    - Release: temporal filters begin Gaussian (std 0.001); the head learns 10 times faster, its bias 20 times; no
-      weight decay on batch norms and biases.
+    - Release: temporal filters and head begin Gaussian (std 0.001); the head learns 10 times faster, its bias 20 times;
+      no weight decay on batch norms and biases.
     - Ours, not in the paper: momentum 0.9 and weight decay 5e-4 (Caffe's usual). No label smoothing, since it names
       none. All videos of the training split are trained on, and the last weights are tested. A clip starts at any
       frame; the paper's clips do not overlap.
@@ -105,6 +106,7 @@ def ucf101_p3d() -> TrainConfig:
         "ucf101_p3d",
         model="p3d_resnet50",
         weights="imagenet",
+        head_std=0.001,
         temporal_init="gaussian",
         resize=(182, 242),
         iterations=7500,
@@ -124,7 +126,8 @@ def ucf101_resnet50() -> TrainConfig:
 
     - Paper 3.3: 224x224 crops out of 240x320, batches of 128 frames; dropout, steps and frozen batch norms as for P3D.
     - Authors' answer: tested on 25 frames of a video.
-    - Ours, not in the paper: momentum 0.9 and weight decay 5e-4 (Caffe's usual); the head's rate is P3D's (release).
+    - Ours, not in the paper: momentum 0.9 and weight decay 5e-4 (Caffe's usual); the head's rate and
+      beginning are P3D's (release).
     """
     p3d = ucf101_p3d()
     return replace(
@@ -140,8 +143,8 @@ def sports1m_p3d() -> TrainConfig:
       at random; here they are spread evenly, as for UCF101 (authors' answer).
     - Paper, Table 2: from ImageNet's ResNet-152. Videos split 70/10/20: 20 % are tested on and, of the other 80 %, one
       eighth validates, unless the list has splits.
-    - Release: batch norms frozen but the first; temporal filters Gaussian (std 0.001); the head 10 times faster, its
-      bias 20 times; no weight decay on batch norms and biases.
+    - Release: batch norms frozen but the first; temporal filters and head Gaussian (std 0.001); the head 10 times
+      faster, its bias 20 times; no weight decay on batch norms and biases.
     - Ours, not in the paper: momentum 0.9 and weight decay 5e-4 (Caffe's usual). One clip of each of 100,000 videos
       validates, every fifth of the 27 epochs: more would take longer than it tells. A video of several labels counts
       for each of them.

@@ -32,7 +32,7 @@ def check_architecture(model: VideoModel, weights: Weights) -> None:
     if any(kind != theirs[i % len(theirs)] for i, kind in enumerate(kinds)):
         raise Pseudo3dError(
             f"{weights.name}: these weights are for blocks {theirs!r}, the model has {own.blocks!r}; "
-            f"use create_model(..., blocks={theirs!r})"
+            f"leave blocks out, or use create_model(..., blocks={theirs!r})"
         )
 
 

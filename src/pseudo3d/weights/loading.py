@@ -157,7 +157,7 @@ def load_model(
     model = create_model(
         name,
         num_classes=looks.num_classes if num_classes is None and looks else num_classes,
-        blocks=("ABC" if opened.blocks in (None, "2D") else opened.blocks) if blocks is None else blocks,
+        blocks=_blocks_for(name, opened) if blocks is None else blocks,
         in_channels=(looks.in_channels if looks else 3) if in_channels is None else in_channels,
         style=(opened.styles or ("caffe",))[0] if style is None else style,
         dropout=saved["dropout"] if dropout is None and saved.get("name") == name else dropout,
@@ -169,6 +169,12 @@ def load_model(
     if report.initialised:
         logger.warning("%s; not in the weights: %s", report, first_few(report.initialised))
     return model.eval()
+
+
+def _blocks_for(name: str, weights: Weights) -> str:
+    """The order of the weights' blocks, where they and the network have P3D's; else the default."""
+    has_blocks = name.startswith("p3d") and weights.blocks not in (None, "2D")
+    return weights.blocks if has_blocks and weights.blocks else "ABC"
 
 
 def _load(
