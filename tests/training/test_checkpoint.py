@@ -100,6 +100,17 @@ def test_the_last_ones_are_kept(checkpoints):
     assert same(from_pretrained(checkpoints.folder / "step_00000006"), models[6])
 
 
+def test_what_a_killed_process_has_left_half_written_is_removed(checkpoints):
+    model, _ = save(checkpoints, 2)
+    checkpoints.save_best(model, CardInfo())
+    whole = names(checkpoints.best)
+    (checkpoints.best / ".model.safetensors.123.part").write_bytes(b"half")
+    (checkpoints.folder / ".last.123.part").mkdir()
+    save(checkpoints, 4)
+    assert names(checkpoints.best) == whole
+    assert names(checkpoints.folder) == ["best", "last", "step_00000002"]
+
+
 def test_steps_that_are_done_again_replace_what_they_were(checkpoints):
     for step in (2, 4):
         save(checkpoints, step)

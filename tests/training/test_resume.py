@@ -307,6 +307,8 @@ def test_a_test_video_that_goes_bad_later_does_not_end_the_run(samples, tmp_path
         train(samples, CONFIG, out, resume="auto", quiet=True)
     result = train(samples, replace(CONFIG, skip_bad=True), out, resume="auto", quiet=True)
     assert result.left_out == {"test": 1}
+    assert bad not in sides_of(out)["test"]  # what the run has tested on, and how, is what its files say
+    assert TrainConfig.from_json((out / "config.json").read_text()).skip_bad
 
 
 @pytest.mark.parametrize("lose", [shutil.rmtree, lambda best: (best / "model.safetensors").write_bytes(b"other")])
@@ -333,7 +335,7 @@ def test_what_was_left_open_is_decided_and_may_not_change(samples, tmp_path, mon
         with pytest.raises(Interrupted):
             train(samples, config, out, quiet=True)
     saved = TrainConfig.from_json((out / "config.json").read_text())
-    decided = {"dtype": "bfloat16", "dropout": 0.1, "style": "caffe", "size": 32, "resize": (36, 48)}
+    decided = {"dtype": "bfloat16", "dropout": 0.1, "style": "caffe", "blocks": "ABC", "size": 32, "resize": (36, 48)}
     assert saved == replace(config, **decided)
     with monkeypatch.context() as patch:
         patch.setattr("pseudo3d.inference.devices.bfloat16_is_native", lambda device: False)
@@ -411,8 +413,13 @@ def test_what_cannot_be_gone_on_with(samples, tmp_path):
     with pytest.raises(Pseudo3dError, match=r"belongs to another run: optim\.lr was 0\.001, is 0\.5"):
         train(samples, changed, out, resume="auto")
     fewer = replace(samples, samples=samples.samples[1:])
-    with pytest.raises(Pseudo3dError, match=r"belongs to another run: .* videos was "):
+    with pytest.raises(Pseudo3dError, match=r"belongs to another run: .*train videos was \d+ \(list \w{8}, labels "):
         train(fewer, CONFIG, out, resume="auto")
+    first, *others = samples.samples
+    other = {"bright": "dark", "dark": "bright"}[first.label]
+    relabelled = replace(samples, samples=(replace(first, label=other), *others))
+    with pytest.raises(Pseudo3dError, match=r"belongs to another run: \w+ videos was \d+ \("):
+        train(relabelled, CONFIG, out, resume="auto")
     with pytest.raises(Pseudo3dError, match=r"--resume .*best: is no checkpoint of the run in .*; there are .*last"):
         train(samples, CONFIG, out, resume=str(out / "checkpoints" / "best"))
     (out / "checkpoints" / "last" / "model.safetensors").write_bytes(b"half")

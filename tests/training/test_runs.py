@@ -128,6 +128,24 @@ def test_a_loss_that_is_no_longer_finite(samples, tmp_path, monkeypatch):
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+def test_weights_that_are_no_longer_finite_are_not_kept(samples, tmp_path, monkeypatch):
+    """A step may be fine and leave infinite weights: a checkpoint within the epoch would have them."""
+    real = Stepper.step
+
+    def step(self, batch, number, total):
+        done = real(self, batch, number, total)
+        if number == 1:
+            self.model.fc.weight.data[0, 0] = float("inf")
+        return done
+
+    monkeypatch.setattr(Stepper, "step", step)
+    with pytest.raises(Pseudo3dError, match=r"^the network's weights are no longer finite after step 2; lower --opt"):
+        train(samples, small_config(checkpoint_every=1, keep_last=1), tmp_path / "run", quiet=True)
+    last = tmp_path / "run" / "checkpoints" / "last"
+    assert '"step": 1,' in (last / "state.json").read_text()
+    assert all(value.isfinite().all() for value in from_pretrained(last).state_dict().values())
+
+
 @pytest.mark.parametrize("val", ["0", "0.15"])
 def test_a_learning_rate_that_is_far_too_high(two_classes, tmp_path, capsys, val):
     args = ("--optim.lr", "1e30", "--val-fraction", val, "--batch-size", "32")  # one step: the loss before it is fine

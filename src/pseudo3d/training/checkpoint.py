@@ -217,6 +217,8 @@ class Checkpoints:
         """Remove what a killed process has left half-written; the run's lock keeps other processes out."""
         for folder in self.folder.glob(".*.part"):
             shutil.rmtree(folder)
+        for file in self.best.glob(".*.part"):
+            file.unlink()
 
 
 def _step_of(folder: Path) -> int:

@@ -90,10 +90,9 @@ def train(
                 trainer.resume(folder)
                 _check_same_step(folder, trainer)  # and all have read it before the first one writes another
                 _say(group, f"going on from step {trainer.state.step} of {trainer.steps} ({folder})")
-            elif group.is_main:
+            if group.is_main:  # also when going on: with --skip-bad, videos that went bad are left out from now on
                 files.write_text(out / "config.json", trainer.config.to_json())
                 files.write_text(out / "split.csv", sides_to_csv(trainer.sides))
-            if group.is_main:
                 at = trainer.state.step + 1  # the first step that is told again
                 for sink in open_sinks(out, trainer.config, tensorboard=tensorboard, wandb=wandb, step=at):
                     trainer.sinks.append(stack.enter_context(closing(sink)))
@@ -161,6 +160,7 @@ def _resolved(config: TrainConfig, model: VideoModel, group: Group) -> TrainConf
     return replace(
         config,
         model=architecture.name,
+        blocks=architecture.blocks,
         style=architecture.style,
         dropout=architecture.dropout,
         size=height if height == width else config.size,

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,11 @@ class Trainer:
         optim, augment = recipe.pop("optim"), recipe.pop("augment")
         recipe |= {f"optim.{key}": value for key, value in optim.items()}
         recipe |= {f"augment.{key}": value for key, value in augment.items()}
-        return json.dumps(recipe | {f"{name} videos": _digest(side) for name, side in self.listed.named()})
+        for name, side in self.listed.named():
+            listed = _digest([(sample.path, sample.group) for sample in side.samples])
+            labels = _digest([sample.labels for sample in side.samples])
+            recipe[f"{name} videos"] = f"{len(side)} (list {listed}, labels {labels})"
+        return json.dumps(recipe)
 
     def look(self, looking: Looking = UNSEEN) -> None:
         """Look into every video, before the first step (``check_videos`` says what is refused and left out)."""
@@ -213,7 +217,7 @@ class Trainer:
         state, epoch, started = self.state, self.epoch, time.perf_counter()
         self.group.share_buffers(self.model)
         if not is_finite(fold_batch_norms(self.model)):
-            raise Pseudo3dError(f"the network's weights are no longer finite after step {state.step}; {self._lower()}")
+            raise self._not_finite()
         report: Report = {
             "epoch": epoch,
             "step": state.step,
@@ -261,7 +265,13 @@ class Trainer:
         return [*self.sides.left_out.get(name, ()), *counts.skipped]
 
     def _save(self, spare: int = 0) -> None:
-        """The whole state as the newest checkpoint."""
+        """The whole state as the newest checkpoint.
+
+        Raises:
+            Pseudo3dError: on every process: the weights are no longer finite; the checkpoints stay as they are.
+        """
+        if not is_finite(self.model):
+            raise self._not_finite()
         if self.group.is_main:
             reports = self.state.reports
             of_now = reports[-1] if reports and reports[-1]["step"] == self.state.step else {}
@@ -400,6 +410,10 @@ class Trainer:
             listed = f"{first_few(names)} (all {len(names)}: {told})"
         return Pseudo3dError(f"{place} {listed}; {self._lower()}")
 
+    def _not_finite(self) -> Pseudo3dError:
+        text = f"the network's weights are no longer finite after step {self.state.step}; {self._lower()}"
+        return Pseudo3dError(text)
+
     def _lower(self) -> str:
         """What to do when numbers are no longer finite."""
         last = self.checkpoints.last
@@ -427,10 +441,9 @@ def _is_val_hit(name: str) -> bool:
     return name.startswith("val ") and "hit@" in name
 
 
-def _digest(side: SampleList) -> str:
-    """Which videos with which labels a side has, in order: eight hexadecimal digits."""
-    text = json.dumps([(sample.path, sample.labels, sample.group) for sample in side.samples])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _digest(values: Sequence[Any]) -> str:
+    """What there is, in order, in eight hexadecimal digits."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
 
 def _timed(batches: Iterator[ClipBatch]) -> Iterator[tuple[ClipBatch, float]]:
