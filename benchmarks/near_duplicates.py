@@ -3,8 +3,9 @@
     python benchmarks/near_duplicates.py --data ../shared/data/fight_surv --groups groups.txt \
         --weights runs/fight_surv/checkpoints/best --work runs/near_duplicates --out docs/results
 
-Of every eighth video five copies are written (H.264): a low bit rate, half the size, a twentieth cut off at each side,
-a tenth cut off at the start, and mirrored. Originals and copies are put through the network (``p3d extract``), and each
+The network is the P3D ResNet-14 that docs/fidelity.md trains on these videos. Of every eighth video five copies are
+written (H.264): a low bit rate, half the size, a twentieth cut off at each side, a tenth cut off at the start, and
+mirrored. Originals and copies are put through the network (``p3d extract``), and each
 copy is compared with its original. Beside that, all pairs of originals: those of one recording look alike and are no
 copies (``--groups`` says which they are; docs/fight_surv.md makes the file).
 """
