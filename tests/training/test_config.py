@@ -186,7 +186,8 @@ def test_the_groups_of_the_help_hold_every_option_once():
 def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys):
     code, out, _ = p3d(
         capsys, "train", "demo", "--data", two_classes, "--out", tmp_path / "run", *SMALL,
-        "--optim.lr", "0.0005", "--optim.name", "sgd", "--optim.milestones", "0.3", "0.6", "--augment.flip",
+        "--optim.lr", "0.0005", "--optim.name", "sgd", "--optim.schedule", "step", "--optim.milestones", "0.3",
+        "0.6", "--augment.flip",
         "--resize", "None", "--val-fraction", "0", "--seed", "3",
     )  # fmt: skip
     assert code == 0
@@ -195,7 +196,7 @@ def test_options_override_the_recipe_and_are_kept(two_classes, tmp_path, capsys)
     demo = get_recipe("demo")
     assert (kept.recipe, kept.dropout, kept.label_smoothing) == ("demo", demo.dropout, demo.label_smoothing)
     assert (kept.epochs, kept.size, kept.seed, kept.val_fraction) == (1, 32, 3, 0.0)
-    assert kept.optim == replace(demo.optim, lr=0.0005, name="sgd", milestones=(0.3, 0.6))
+    assert kept.optim == replace(demo.optim, lr=0.0005, name="sgd", schedule="step", milestones=(0.3, 0.6))
     assert kept.augment == Augmentation(flip=True)
     assert kept.resize == (36, 48)  # 32 * 182 / 160, 32 * 242 / 160
     assert kept.weights == "random"

@@ -103,7 +103,7 @@ def whole_step(count, parts, *, live_first=False):
     frames, labels = ddp_worker.frames_and_labels(count)
     loss = torch.zeros(())
     for part in parts:
-        logits = model(prepared(frames[part]))
+        logits = model(prepared(frames[part]).double())
         loss = loss + F.cross_entropy(logits, labels[part], reduction="sum", label_smoothing=ddp_worker.SMOOTHING)
     (loss / count).backward()
     with torch.no_grad():
