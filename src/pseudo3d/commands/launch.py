@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 from pseudo3d.errors import Pseudo3dError
@@ -76,7 +77,11 @@ def run_forwarding(command: Sequence[str], environ: dict[str, str]) -> int:
         child = subprocess.Popen(command, env=environ, start_new_session=True)
         for number in early:
             child.send_signal(number)
-        code = child.wait()
+        # A signal that comes just before a wait without end would be heard after it only.
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = child.wait(timeout=60)  # looks every 0.05 s
+                break
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
