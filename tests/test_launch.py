@@ -20,7 +20,7 @@ ROLES = {
     "mistake": f"if rank == 0:\n    print({LINE!r}, file=sys.stderr)\n    sys.exit(2)\nwait()",
     "killed": "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nwait()",
     "stopped": (
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))\nprint('ready', flush=True)\nwait()"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))\nos.write(1, b'ready\\n')\nwait()"
     ),
     "both": (
         "from pseudo3d.errors import Pseudo3dError\n"
