@@ -3,9 +3,6 @@
 import copy
 import json
 import math
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -160,22 +157,6 @@ def test_a_step_in_micro_batches_is_the_step_of_all_clips(samples, tmp_path, siz
     for (key, p), q in zip(trainers[0].model.named_parameters(), trainers[1].model.parameters(), strict=True):
         scale = p.detach().abs().max().item()
         assert (p - q).abs().max().item() <= 1e-5 * scale, key
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_learns_the_same(two_classes, tmp_path):
-    """In processes of their own, without the checks of shapes that tests add: torch.compile cannot see through them."""
-    losses = []
-    for more in ([], ["--compile"]):
-        out = tmp_path / f"run{len(more)}"
-        args = [*SMALL, "--dropout", "0", "--epochs", "2", "--val-fraction", "0", *more]
-        command = [sys.executable, "-m", "pseudo3d.cli", "train", "--data", two_classes, "--out", out, *args]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        losses.append([json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()])
-    assert losses[1][:-1] == pytest.approx(losses[0][:-1], rel=1e-3)
-    assert losses[0][0] != pytest.approx(losses[0][1], rel=1e-3)  # it has learned meanwhile
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 4])
